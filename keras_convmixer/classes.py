@@ -1,0 +1,62 @@
+"""Class names: their file, ImageNet's thousand, and how a folder's classes are matched to a head's."""
+
+import functools
+from importlib import resources
+from pathlib import Path
+
+
+@functools.cache
+def imagenet():
+    """WordNet id → names, in the order of the published 1,000-class heads."""
+    text = resources.files("keras_convmixer").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
+    rows = (line.split("\t") for line in text.splitlines()[1:])
+    return {wnid: name for _, wnid, name in rows}
+
+
+def display_name(name):
+    """What to show for a class: ImageNet's words for a WordNet id, any other name as it is."""
+    return imagenet().get(name, name)
+
+
+def match(found, head):
+    """Positions in `head` of the classes `found` in a data set, by name.
+
+    ImageNet's classes are matched by WordNet id, since its names are not unique ("crane", "maillot"): a folder
+    called `n02510455` or `n02510455_giant_panda` is class `n02510455`.
+
+    Args:
+        found: class names of the data set. head: class names of the model, in the order of its outputs.
+
+    Returns:
+        A list as long as `found`.
+
+    Raises:
+        ValueError: a class is not among the head's.
+    """
+    position = {name: i for i, name in enumerate(head)}
+    wordnet = any(name in imagenet() for name in head)
+    keys = [_wordnet_id(name) if wordnet else name for name in found]
+    missing = [name for name, key in zip(found, keys) if key not in position]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the data's {len(found)} classes are not among the model's {len(head)}: "
+            f"{_shortened(missing)} (the model has {_shortened(head)})"
+        )
+    return [position[key] for key in keys]
+
+
+def read(path):
+    """The names in a classes.txt: one a line, in the order of the model's outputs."""
+    names = Path(path).read_text(encoding="utf-8").splitlines()
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"{path} must name one class a line, each once")
+    return tuple(names)
+
+
+def _wordnet_id(name):
+    head, _, _ = name.partition("_")
+    return head if head in imagenet() else name
+
+
+def _shortened(names, most=5):
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -1,0 +1,52 @@
+"""Writing files that are whole or not there, and the cache folder."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a temporary path beside `path`, to write a file or a folder to; renames it to `path` at the end.
+
+    Whatever fails on the way, what stood at `path` before still stands there and nothing temporary is left.
+    The temporary name keeps the suffix, which some writers choose their format by.
+
+    Args:
+        path: the final path. Its folder is made if need be.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    room = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    temporary = room / path.name
+    try:
+        yield temporary
+        if temporary.is_dir():
+            if path.is_dir():
+                path.rename(room / "old")
+            temporary.rename(path)
+        else:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            # mkdtemp's folder is private, a file written into it is not: only the rename is left to do.
+            temporary.replace(path)
+    finally:
+        if (room / "old").exists() and not path.exists():
+            (room / "old").rename(path)
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def write_text(path, text):
+    """Writes a text file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def cache_dir():
+    """Where unpacked archives and downloads are kept: $KERAS_CONVMIXER_CACHE, or the user's cache folder."""
+    own = os.environ.get("KERAS_CONVMIXER_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keras_convmixer"

@@ -55,9 +55,7 @@ def load(path_or_name):
         model = create_model(path_or_name, weights="imagenet", classifier_activation=None)
         return Bundle(model, get_variant(path_or_name).preprocessing, tuple(class_names.imagenet()))
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path_or_name}: no such model folder, nor a known model ({', '.join(VARIANTS)})"
-        )
+        raise FileNotFoundError(f"{path_or_name}: no such model folder, nor a known model ({', '.join(VARIANTS)})")
     for name in ("model.keras", "preprocessing.json", "classes.txt"):
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path} is not a model folder: it has no {name}")
@@ -65,9 +63,7 @@ def load(path_or_name):
     preprocessing = Preprocessing.read(path / "preprocessing.json")
     model = as_logits(_load_keras(path / "model.keras"))
     if model.output_shape[-1] != len(names):
-        raise ValueError(
-            f"{path}: the model has {model.output_shape[-1]} outputs, classes.txt {len(names)} names"
-        )
+        raise ValueError(f"{path}: the model has {model.output_shape[-1]} outputs, classes.txt {len(names)} names")
     return Bundle(model, preprocessing, names, path)
 
 

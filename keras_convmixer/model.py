@@ -90,9 +90,7 @@ def ConvMixer(
     x = act_bn(x, patch_embedding(dim, patch_size, channels_of(input_shape)))
     for i in range(depth):
         drop_rate = stochastic_depth * i / max(depth - 1, 1)
-        x = residual(
-            x, act_bn(x, depthwise(dim, kernel_size, f"block_{i}_depthwise")), drop_rate, f"block_{i}"
-        )
+        x = residual(x, act_bn(x, depthwise(dim, kernel_size, f"block_{i}_depthwise")), drop_rate, f"block_{i}")
         x = act_bn(x, pointwise(dim, f"block_{i}_pointwise"))
 
     if include_top:
@@ -134,9 +132,7 @@ def depthwise(dim, kernel_size, name):
 
 
 def pointwise(dim, name):
-    return layers.Conv2D(
-        dim, 1, kernel_initializer=_uniform_fan_in(), bias_initializer=_uniform(dim), name=name
-    )
+    return layers.Conv2D(dim, 1, kernel_initializer=_uniform_fan_in(), bias_initializer=_uniform(dim), name=name)
 
 
 def head(dim, num_classes, activation):

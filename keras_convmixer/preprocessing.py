@@ -42,9 +42,7 @@ class Preprocessing:
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         if len(size) != 2 or not all(isinstance(v, int) and v > 0 for v in size):
-            raise ValueError(
-                f"input_size must be two positive integers (height, width), got {self.input_size!r}"
-            )
+            raise ValueError(f"input_size must be two positive integers (height, width), got {self.input_size!r}")
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop must be above 0 and at most 1, got {self.crop!r}")
         if self.interpolation not in INTERPOLATIONS:
@@ -52,9 +50,7 @@ class Preprocessing:
                 f"interpolation must be one of {', '.join(INTERPOLATIONS)}; got {self.interpolation!r}"
             )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(
-                f"mean and std must be three numbers each, std above 0; got {self.mean}, {self.std}"
-            )
+            raise ValueError(f"mean and std must be three numbers each, std above 0; got {self.mean}, {self.std}")
 
     @property
     def resize_size(self):

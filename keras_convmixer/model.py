@@ -10,6 +10,7 @@ import math
 import numbers
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_convmixer.preprocessing import IMAGENET_MEAN, IMAGENET_STD
@@ -107,6 +108,33 @@ def ConvMixer(
     if weights is not None:
         model.load_weights(weights)
     return model
+
+
+def architecture(model):
+    """The arguments with which `ConvMixer` builds a model's like, read off its layers.
+
+    Raises:
+        ValueError: the model is not one that `ConvMixer` built.
+    """
+    by_name = {layer.name: layer for layer in model.layers}
+    try:
+        patches, first = by_name["patch_embedding"], by_name["block_0_depthwise"]
+        rescaling = by_name.get("normalization")
+        arguments = {
+            "dim": patches.filters,
+            "depth": sum(name.endswith("_pointwise") for name in by_name),
+            "kernel_size": first.kernel_size[0],
+            "patch_size": patches.kernel_size[0],
+            "activation": keras.activations.serialize(by_name["patch_embedding_activation"].activation),
+            "include_preprocessing": rescaling is not None,
+            "include_top": "head" in by_name,
+        }
+    except KeyError as error:
+        raise ValueError(f"{model.name} is not a ConvMixer of this package: it has no layer {error}") from None
+    if rescaling is not None:
+        scale, offset = np.ravel(rescaling.scale), np.ravel(rescaling.offset)
+        arguments |= {"mean": list(-offset / scale / 255), "std": list(1 / scale / 255)}
+    return arguments
 
 
 def patch_embedding(dim, patch_size, channels):

@@ -1,0 +1,78 @@
+"""The model that a recipe asks for, with the weights it starts from."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from keras_convmixer import bundle as bundles
+from keras_convmixer.model import ConvMixer, architecture
+from keras_convmixer.preprocessing import Preprocessing
+from keras_convmixer.variants import create_model, get_variant
+
+_SIZES = ("dim", "depth", "kernel_size", "patch_size", "activation")
+_PREPROCESSING = ("input_size", "crop", "interpolation", "mean", "std")
+
+
+def build(recipe, classes):
+    """Builds the plain float32 model of a `recipe.Model`, ending in logits.
+
+    Args:
+        recipe: a `recipe.Model`.
+        classes: the class names of its training data.
+
+    Returns:
+        A `bundle.Bundle` with those classes.
+
+    Raises:
+        ValueError: the recipe names no architecture, or one that cannot be built.
+    """
+    sizes = {name: getattr(recipe, name) for name in _SIZES if getattr(recipe, name) is not None}
+    rates = {"dropout": recipe.dropout, "stochastic_depth": recipe.stochastic_depth}
+    start = bundles.load(recipe.weights) if recipe.weights and Path(recipe.weights).is_dir() else None
+    if start:
+        preprocessing = start.preprocessing
+        sizes = architecture(start.model) | sizes
+    elif recipe.variant:
+        preprocessing = get_variant(recipe.variant).preprocessing
+    else:
+        preprocessing = Preprocessing()
+        missing = [name for name in _SIZES[:4] if name not in sizes]
+        if missing:
+            raise ValueError(
+                f"the recipe names no architecture: give model.variant, or also model.{', model.'.join(missing)}"
+            )
+    given = {name: getattr(recipe, name) for name in _PREPROCESSING if getattr(recipe, name) is not None}
+    preprocessing = dataclasses.replace(preprocessing, **given)
+
+    arguments = sizes | rates
+    arguments |= {
+        "num_classes": len(classes),
+        "input_shape": (*preprocessing.input_size, 3),
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "classifier_activation": None,
+    }
+    if start:
+        model = ConvMixer(**arguments)
+        _transfer(start, model, classes)
+    elif recipe.variant:
+        model = create_model(recipe.variant, weights=recipe.weights, **arguments)
+    else:
+        model = ConvMixer(**arguments, weights=recipe.weights)
+    return bundles.Bundle(model, preprocessing, tuple(classes))
+
+
+def _transfer(start, model, classes):
+    """Copies the weights of a model folder; a head for other classes stays new."""
+    same_classes = start.classes == tuple(classes)
+    for layer in model.layers:
+        if layer.weights and (layer.name != "head" or same_classes):
+            theirs = start.model.get_layer(layer.name).get_weights()
+            if [w.shape for w in theirs] != [tuple(w.shape) for w in layer.weights]:
+                raise ValueError(f"{start.path}: layer {layer.name} has other sizes than the recipe's model")
+            layer.set_weights(theirs)
+    if not same_classes:
+        print(
+            f"the head of {start.path} names {len(start.classes)} other classes: a new one is started",
+            file=sys.stderr,
+        )

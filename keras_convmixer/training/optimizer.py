@@ -1,0 +1,112 @@
+"""AdamW as PyTorch computes it, clipping what is applied rather than what each replica saw."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_convmixer")
+class AdamW(keras.optimizers.Optimizer):
+    """Decoupled AdamW (arXiv 1711.05101) with `torch.optim.AdamW`'s arithmetic.
+
+    It differs from `keras.optimizers.AdamW` in three ways. Epsilon is added after the bias correction of the
+    second moment, which matters at the recipe's epsilon of 1e-3. Decay skips 1-D parameters (biases and
+    BatchNorm) unless told otherwise. And `global_clipnorm` clips the gradient summed over the replicas of a
+    `tf.distribute` strategy, where Keras clips each replica's before the sum.
+
+    Args:
+        learning_rate: a number or a `LearningRateSchedule`.
+        weight_decay: each step subtracts `learning_rate * weight_decay * w`.
+        beta_1, beta_2: decay rates of the two moments.
+        epsilon: added to the root of the corrected second moment.
+        decay_1d: whether 1-D parameters decay too.
+        multipliers: layer name → factor on the learning rate of that layer's parameters. Others have 1.
+        global_clipnorm: largest norm of the whole gradient, or None.
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.001,
+        weight_decay=0.01,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        decay_1d=False,
+        multipliers=None,
+        name="adamw",
+        **kwargs,
+    ):
+        if kwargs.get("clipnorm") is not None or kwargs.get("clipvalue") is not None:
+            raise ValueError("this AdamW clips by the global norm alone: use global_clipnorm")
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.decoupled_decay = weight_decay
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.decay_1d = decay_1d
+        self.multipliers = dict(multipliers or {})
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._first_moments = [
+            self.add_variable_from_reference(variable, name="first_moment") for variable in variables
+        ]
+        self._second_moments = [
+            self.add_variable_from_reference(variable, name="second_moment") for variable in variables
+        ]
+        self._decays = [
+            self.decoupled_decay if self.decay_1d or len(variable.shape) > 1 else 0.0 for variable in variables
+        ]
+        self._multipliers = [self.multipliers.get(variable.path.split("/")[-2], 1.0) for variable in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        i = self._get_variable_index(variable)
+        dtype = variable.dtype
+        gradient = ops.cast(gradient, dtype)
+        rate = ops.cast(learning_rate, dtype) * self._multipliers[i]
+        step = ops.cast(self.iterations + 1, dtype)
+        first, second = self._first_moments[i], self._second_moments[i]
+
+        self.assign_add(first, (gradient - first) * (1 - self.beta_1))
+        self.assign_add(second, (ops.square(gradient) - second) * (1 - self.beta_2))
+        root = ops.sqrt(second) / ops.sqrt(1 - ops.power(ops.cast(self.beta_2, dtype), step))
+        update = first / (1 - ops.power(ops.cast(self.beta_1, dtype), step)) / (root + self.epsilon)
+        self.assign_sub(variable, rate * (update + self._decays[i] * variable))
+
+    def _clip_gradients(self, grads):
+        return grads if _replicas() > 1 else self._clipped(grads)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """Called by Keras's TensorFlow backend alone, once every replica has its gradients."""
+        grads_and_vars = super()._all_reduce_sum_gradients(grads_and_vars)
+        if _replicas() > 1:
+            grads, variables = zip(*grads_and_vars)
+            grads_and_vars = list(zip(self._clipped(grads), variables))
+        return grads_and_vars
+
+    def _clipped(self, grads):
+        """As `torch.nn.utils.clip_grad_norm_`, down to its 1e-6."""
+        if self.global_clipnorm is None:
+            return grads
+        norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in grads if g is not None))
+        scale = ops.minimum(1, self.global_clipnorm / (norm + 1e-6))
+        return [g if g is None else g * ops.cast(scale, g.dtype) for g in grads]
+
+    def get_config(self):
+        return super().get_config() | {
+            "weight_decay": self.decoupled_decay,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "decay_1d": self.decay_1d,
+            "multipliers": self.multipliers,
+        }
+
+
+def _replicas():
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync

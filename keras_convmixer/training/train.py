@@ -1,0 +1,154 @@
+"""Training: a recipe and a folder in, a model folder out. The same call resumes."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_convmixer import bundle as bundles
+from keras_convmixer import files
+from keras_convmixer.data import datasets, pipeline
+from keras_convmixer.training import checkpoint, distribute
+from keras_convmixer.training.average import MovingAverage
+from keras_convmixer.training.build import build
+from keras_convmixer.training.evaluate import measure
+from keras_convmixer.training.optimizer import AdamW
+from keras_convmixer.training.recipe import Recipe
+from keras_convmixer.training.schedule import OneCycle
+from keras_convmixer.training.training_model import training_model
+
+
+def train(recipe, workdir, *, devices=None, verbose="auto"):
+    """Trains a ConvMixer, or goes on with a training that was interrupted.
+
+    Args:
+        recipe: a `Recipe`. workdir: the run's folder. After every epoch it holds `checkpoints/`,
+            `history.csv` and TensorBoard's `logs/`; at the end it is a model folder (see `bundle`), whose
+            `metrics.json` was measured on the held-out split.
+        devices: names of the devices to share each batch out to, such as ("GPU:0", "GPU:1"). Default: every
+            GPU there is.
+        verbose: as Keras's `fit`: 0 silent, 1 progress bar, 2 one line an epoch, "auto".
+
+    Returns:
+        The trained model's `bundle.Bundle`.
+
+    Raises:
+        ValueError: the data or the recipe is not fit for training, `workdir` is another recipe's run, or the
+            loss is no longer finite. OSError: a file cannot be read or written.
+    """
+    workdir = Path(workdir)
+    _claim(workdir, recipe)
+    data, training = recipe.data, recipe.training
+    dataset = datasets.open_dataset(
+        data.source,
+        validation_fraction=data.validation_fraction,
+        seed=recipe.seed,
+        allow_corrupt=data.allow_corrupt,
+    )
+    images, held_out = dataset.training, dataset.held_out
+    steps = pipeline.steps_per_epoch(images, training.batch_size)
+
+    keras.utils.set_random_seed(recipe.seed)
+    strategy = distribute.strategy(devices)
+    if training.batch_size % strategy.num_replicas_in_sync:
+        raise ValueError(
+            f"training.batch_size {training.batch_size} cannot be shared out equally "
+            f"over {strategy.num_replicas_in_sync} devices"
+        )
+    with distribute.scope(strategy):
+        bundle = build(recipe.model, dataset.classes)
+        for layer in bundle.model.layers:
+            layer.trainable = layer.name == "head" or not training.freeze_backbone
+        trained = training_model(bundle.model, training.precision, training.rematerialize)
+        trained.compile(
+            optimizer=_optimizer(recipe, trained, steps),
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        )
+        trained.optimizer.build(trained.trainable_variables)
+        average = MovingAverage(trained, training.ema) if training.ema else None
+    checkpoints = checkpoint.Checkpoints(workdir, strategy, average, training.early_stopping)
+    done = checkpoints.resume(trained)
+
+    if done < training.epochs and not checkpoints.stopped_early:
+        if done:
+            print(f"{workdir}: going on after epoch {done} of {training.epochs}", file=sys.stderr)
+        trained.fit(
+            pipeline.training_batches(
+                images,
+                bundle.preprocessing,
+                recipe.augmentation,
+                batch_size=training.batch_size,
+                seed=recipe.seed,
+                epochs=training.epochs,
+                first_epoch=done,
+                label_smoothing=training.label_smoothing,
+                class_weights=_class_weights(images) if training.class_weights else None,
+            ),
+            validation_data=_labelled(held_out, bundle.preprocessing, training.batch_size),
+            initial_epoch=done,
+            epochs=training.epochs,
+            steps_per_epoch=steps,
+            # The order matters: replicas are averaged before the moving average steps in for validation.
+            callbacks=[
+                checkpoints,
+                *([average] if average else []),
+                keras.callbacks.TensorBoard(workdir / "logs"),
+            ],
+            verbose=verbose,
+        )
+    if training.early_stopping:
+        checkpoint.restore(checkpoints.best, trained, average.variables if average else None)
+    if average:
+        average.apply()
+    bundle.model.set_weights(trained.get_weights())
+
+    result = measure(bundle, held_out, batch_size=training.batch_size)
+    metrics = {"split": held_out.split, "epochs": len(checkpoints.history)} | result.summary()
+    bundle = dataclasses.replace(bundle, path=workdir)
+    bundles.save(bundle, workdir, metrics=metrics)
+    return bundle
+
+
+def _claim(workdir, recipe):
+    """Makes the run's folder this recipe's, or checks that it is."""
+    path = workdir / "recipe.yaml"
+    if path.exists():
+        differences = recipe.differences(Recipe.load(path))
+        if differences:
+            raise ValueError(
+                f"{workdir} is the run of another recipe ({'; '.join(differences[:4])}); choose another --workdir"
+            )
+    else:
+        files.write_text(path, recipe.to_yaml())
+
+
+def _optimizer(recipe, model, steps):
+    """The recipe's AdamW under its triangle."""
+    settings = recipe.optimizer
+    backbone = [layer.name for layer in model.layers if layer.name != "head"]
+    return AdamW(
+        OneCycle(settings.learning_rate, recipe.training.epochs, steps),
+        weight_decay=settings.weight_decay,
+        beta_1=settings.beta_1,
+        beta_2=settings.beta_2,
+        epsilon=settings.epsilon,
+        decay_1d=settings.decay == "all",
+        multipliers=dict.fromkeys(backbone, settings.backbone_multiplier),
+        global_clipnorm=settings.clip_norm,
+    )
+
+
+def _class_weights(images):
+    """Each class's weight, the inverse of its frequency, 1 on average over the images."""
+    counts = np.bincount(images.labels, minlength=len(images.classes))
+    return len(images) / (len(images.classes) * counts)
+
+
+def _labelled(images, preprocessing, batch_size):
+    labels = tf.data.Dataset.from_tensor_slices(images.labels)
+    labels = labels.map(lambda label: tf.one_hot(label, len(images.classes))).batch(batch_size)
+    return tf.data.Dataset.zip(pipeline.evaluation_batches(images, preprocessing, batch_size), labels)

@@ -1,0 +1,48 @@
+"""The model as it is trained, cloned from the plain one that is saved: precision and rematerialisation."""
+
+import keras
+from keras import layers
+
+
+def training_model(model, precision="float32", rematerialize=False):
+    """A model with the same layers' names and weights, computing as the training wants.
+
+    Args:
+        model: plain float32 model.
+        precision: a Keras dtype policy. The normalisation at the start and the head at the end stay float32.
+        rematerialize: recompute every convolution's output and activation in the backward pass instead of
+            keeping them. (Keras's `RematScope` cannot: on TensorFlow it fails on layers called with
+            `training=`, and it would update BatchNorm's statistics twice.)
+
+    Returns:
+        The clone, or `model` itself where nothing is asked of it.
+    """
+    if precision == "float32" and not rematerialize:
+        return model
+    by_name = {layer.name: layer for layer in model.layers}
+
+    def clone(layer):
+        config = layer.get_config()
+        if not isinstance(layer, (layers.InputLayer, layers.Rescaling, layers.Dense)):
+            config["dtype"] = precision
+        if rematerialize and isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
+            # The activation moves into the convolution, so that both are recomputed together.
+            config["activation"] = by_name[f"{layer.name}_activation"].get_config()["activation"]
+            return _Rematerialized(type(layer).from_config(config), name=layer.name)
+        if rematerialize and isinstance(layer, layers.Activation):
+            config["activation"] = "linear"
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    for ours, theirs in zip(copy.layers, model.layers):
+        ours.trainable = theirs.trainable
+    return copy
+
+
+class _Rematerialized(layers.Wrapper):
+    def call(self, inputs):
+        return keras.remat(self.layer)(inputs)
+
+    def compute_output_shape(self, input_shape):
+        return self.layer.compute_output_shape(input_shape)

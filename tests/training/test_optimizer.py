@@ -1,0 +1,153 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from safetensors.numpy import load_file
+from timm_layout import arrays_of, copy_into
+
+import keras_convmixer
+from keras_convmixer.training.optimizer import AdamW
+from keras_convmixer.training.schedule import OneCycle
+
+
+@pytest.fixture
+def float64():
+    """Everything in double precision, for comparison to the last digits."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(before)
+    keras.config.set_dtype_policy(before)
+
+
+def test_twenty_steps_equal_pytorch(oracles, float64):
+    """Our optimizer, schedule, loss and clipping against torch.optim.AdamW in float64, step by step."""
+    folder = oracles / "training"
+    about = json.loads((folder / "README.json").read_text())
+    reference, batches = load_file(folder / "after_20_steps.safetensors"), np.load(folder / "batches.npz")
+    sizes = {name: about["model"][name] for name in ("dim", "depth", "kernel_size", "patch_size", "num_classes")}
+    model = keras_convmixer.ConvMixer(
+        **sizes, input_shape=(16, 16, 3), include_preprocessing=False, classifier_activation=None
+    )
+    copy_into(model, load_file(folder / "initial.safetensors"))
+    model.compile(
+        AdamW(
+            OneCycle(about["peak_lr"], about["epochs"], about["steps_per_epoch"]),
+            weight_decay=0.02,
+            epsilon=1e-3,
+            global_clipnorm=0.5,
+        ),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+    )
+
+    losses, rates, unbiased = [], [], Unbiased(model)
+    for images, targets in zip(batches["images_nhwc"], batches["targets"]):
+        rates.append(float(model.optimizer.learning_rate))
+        unbiased.before(images)
+        losses.append(float(model.train_on_batch(images, targets)))
+        unbiased.after()
+    np.testing.assert_allclose(rates, batches["lr"], rtol=1e-12)
+    np.testing.assert_allclose(losses, batches["loss"], rtol=1e-8)
+
+    ours = arrays_of(model, about["model"]["depth"])
+    for key, value in ours.items():
+        if not key.endswith("running_var"):
+            np.testing.assert_allclose(value, reference[key], rtol=1e-8, atol=1e-8 * abs(reference[key]).max())
+    # Keras keeps BatchNorm's biased variance, n values divided by n, where PyTorch keeps the unbiased one, by
+    # n - 1. That is the whole difference.
+    for key, value in unbiased.variances.items():
+        np.testing.assert_allclose(value, reference[key], rtol=1e-8)
+        assert np.all(ours[key] < reference[key])
+
+
+class Unbiased:
+    """Follows the running variances as PyTorch keeps them, from the batch variance that Keras used."""
+
+    def __init__(self, model):
+        self.model = model
+        self.norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        self.keys = [key for key in arrays_of(model, 3) if key.endswith("running_var")]
+        self.order = [key.removesuffix(".running_var") for key in self.keys]
+        names = {"patch_embedding_norm": "stem.2"}
+        names |= {f"block_{i}_depthwise_norm": f"blocks.{i}.0.fn.2" for i in range(3)}
+        names |= {f"block_{i}_pointwise_norm": f"blocks.{i}.3" for i in range(3)}
+        self.names = [names[layer.name] + ".running_var" for layer in self.norms]
+        self.variances = {name: layer.moving_variance.numpy() for name, layer in zip(self.names, self.norms)}
+
+    def before(self, images):
+        self.biased = [layer.moving_variance.numpy() for layer in self.norms]
+        self.counts = len(images) * 8 * 8  # images of 16×16 in patches of 2
+
+    def after(self):
+        for name, layer, old in zip(self.names, self.norms, self.biased):
+            batch_variance = (layer.moving_variance.numpy() - 0.9 * old) / 0.1
+            self.variances[name] = 0.9 * self.variances[name] + 0.1 * batch_variance * self.counts / (
+                self.counts - 1
+            )
+
+
+def test_kerass_adamw_follows_tensorflow_addons_once_its_decay_is_converted(oracles):
+    """tfa subtracts weight_decay * w each step; Keras learning_rate * weight_decay * w."""
+    reference = json.loads((oracles / "tfa" / "tfa_0.23.json").read_text())
+    scale, target = np.array(reference["scale"], np.float32), np.array(reference["target"], np.float32)
+    for case in reference["adamw"]:
+        w = keras.Variable(np.array(reference["initial"], np.float32))
+        optimizer = keras.optimizers.AdamW(case["lr"], weight_decay=case["wd"] / case["lr"], epsilon=case["eps"])
+        for expected in case["steps"]:
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(scale * (w.value - target) ** 2)
+            optimizer.apply([tape.gradient(loss, w.value)], [w])
+            np.testing.assert_allclose(w.numpy(), expected, atol=1e-5)
+
+
+def test_gelu_equals_tensorflow_addons(oracles):
+    reference = json.loads((oracles / "tfa" / "tfa_0.23.json").read_text())["gelu"]
+    x = np.array(reference["x"], np.float32)
+    np.testing.assert_allclose(keras.activations.gelu(x), reference["exact"], atol=1e-5)
+    np.testing.assert_allclose(keras.activations.gelu(x, approximate=True), reference["approximate"], atol=1e-5)
+
+
+def test_stochastic_depth_differs_from_tensorflow_addons_by_its_scaling(oracles):
+    """tfa scales the branch by the survival probability at inference; Dropout scales by its inverse in training."""
+    reference = json.loads((oracles / "tfa" / "tfa_0.23.json").read_text())["stochastic_depth"]
+    p = reference["survival_probability"]
+    drop = keras.layers.Dropout(1 - p, noise_shape=(None, 1, 1, 1), seed=0)
+    branch = np.ones((1000, 1, 1, 2), np.float32)
+    dropped = drop(branch, training=True).numpy()
+    assert set(np.unique(dropped.round(5))) <= {0.0, round(1 / p, 5)}
+    assert np.all(dropped[..., 0] == dropped[..., 1])
+    assert abs(dropped.mean() - 1) < 0.05
+    np.testing.assert_array_equal(drop(branch, training=False), branch)
+
+
+def test_decays_kernels_only_unless_told_otherwise():
+    for decay_1d in (False, True):
+        layer = keras.layers.Dense(2, bias_initializer="ones")
+        layer.build((None, 3))
+        kernel, bias = layer.get_weights()
+        optimizer = AdamW(0.5, weight_decay=0.1, decay_1d=decay_1d)
+        optimizer.apply([tf.zeros((3, 2)), tf.zeros(2)], layer.trainable_variables)
+        np.testing.assert_allclose(layer.kernel, 0.95 * kernel, rtol=1e-6)
+        np.testing.assert_allclose(layer.bias, (0.95 if decay_1d else 1) * bias, rtol=1e-6)
+
+
+def test_multiplies_the_rate_of_named_layers():
+    model = keras.Sequential([keras.layers.Dense(2, name="body"), keras.layers.Dense(2, name="head")])
+    model.build((None, 2))
+    before = model.get_weights()
+    optimizer = AdamW(0.1, weight_decay=0, multipliers={"body": 0.0})
+    optimizer.apply([tf.ones(v.shape) for v in model.trainable_variables], model.trainable_variables)
+    after = model.get_weights()
+    np.testing.assert_array_equal(after[0], before[0])
+    np.testing.assert_allclose(after[2], before[2] - 0.1, rtol=1e-5, atol=1e-6)
+
+
+def test_serialises():
+    optimizer = AdamW(
+        OneCycle(0.1, 5, 10), weight_decay=0.2, decay_1d=True, multipliers={"a": 0.5}, global_clipnorm=1.0
+    )
+    copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert copy.get_config() == optimizer.get_config()

@@ -53,7 +53,9 @@ def ConvMixer(
         include_top: whether to end in pooling and the classification head.
         include_preprocessing: whether the model begins with `(x / 255 - mean) / std`. If False, it takes images
             that are already normalised.
-        weights: None for random weights, or the path of a `.weights.h5` or `.keras` file with the same layers.
+        weights: None for random weights, or the path or https:// address of a ConvMixer's `.safetensors`, `.pth`,
+            `.pth.tar`, `.keras` or `.weights.h5` file. It must fit; but a head for another number of classes is
+            started anew, with a warning, and the patch embedding is adapted to other than its number of channels.
         input_shape: image shape without the batch. Default `(224, 224, 3)`. Height and width may be None.
         pooling: what a model without its top ends in: None for the last block's map, "avg" or "max".
         num_classes: number of classes of the head.
@@ -70,7 +72,8 @@ def ConvMixer(
         A `keras.Model`, with PyTorch's BatchNorm constants and initial distributions.
 
     Raises:
-        ValueError: an argument is out of range. TypeError: an argument is unknown or of the wrong type.
+        ValueError: an argument is out of range, or the weights do not fit. TypeError: an argument is unknown or of
+        the wrong type. OSError: the weights are not there or cannot be downloaded.
     """
     input_shape = _checked_input_shape(input_shape, patch_size)
     _check_arguments(dim, depth, kernel_size, num_classes, pooling, include_top, dropout, stochastic_depth)
@@ -106,8 +109,29 @@ def ConvMixer(
 
     model = keras.Model(image, x, name=name)
     if weights is not None:
-        model.load_weights(weights)
+        from keras_convmixer.weights.load import load_weights
+
+        load_weights(model, weights)
     return model
+
+
+def features(model):
+    """A model with the layers and weights of `model` that gives every block's output, for dense tasks.
+
+    Args:
+        model: a `ConvMixer`, with its top or without.
+
+    Returns:
+        A `keras.Model` of the same input. Its outputs are a list of `depth` maps, the first block's first, each of
+        shape `(batch, height // patch_size, width // patch_size, dim)`, or channels first as Keras is configured.
+
+    Raises:
+        ValueError: the model has no such blocks.
+    """
+    blocks = [layer.output for layer in model.layers if layer.name.endswith("_pointwise_norm")]
+    if not blocks:
+        raise ValueError(f"{model.name} is not a ConvMixer of this package: it has no blocks")
+    return keras.Model(model.input, blocks, name=f"{model.name}_features")
 
 
 def architecture(model):

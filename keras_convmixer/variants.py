@@ -1,4 +1,4 @@
-"""The named ConvMixers, as data: sizes, preprocessing and published accuracy."""
+"""The named ConvMixers, as data: sizes, preprocessing, published accuracy and weights."""
 
 import dataclasses
 import difflib
@@ -9,6 +9,9 @@ from keras_convmixer.preprocessing import Preprocessing
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2471, 0.2435, 0.2616)
 
+# Weights may differ in these from a model that was asked for with them in so many words.
+RESAMPLED = {"patch_size", "kernel_size"}
+
 CIFAR10 = Preprocessing((32, 32), 1.0, "bilinear", CIFAR10_MEAN, CIFAR10_STD)
 
 
@@ -18,6 +21,7 @@ class Variant:
 
     `parameters` counts the trainable ones with `num_classes` outputs. `top1` and `top5` are percentages on the
     ImageNet validation set as timm measured them for published weights, otherwise the paper's, on `dataset`.
+    `release` names its file in the authors' release of weights, where it is in it.
     """
 
     dim: int
@@ -31,6 +35,7 @@ class Variant:
     dataset: str = "ImageNet"
     top1: float | None = None
     top5: float | None = None
+    release: str | None = None
 
     def arguments(self):
         """The keyword arguments that give this variant to `ConvMixer`."""
@@ -42,10 +47,16 @@ class Variant:
 
 
 VARIANTS = {
-    "convmixer_1536_20": Variant(1536, 20, 9, 7, 51_625_960, top1=81.382, top5=95.618),
+    "convmixer_1536_20": Variant(
+        1536, 20, 9, 7, 51_625_960, top1=81.382, top5=95.618, release="convmixer_1536_20_ks9_p7"
+    ),
     "convmixer_1536_20_ks9_p14": Variant(1536, 20, 9, 14, 52_303_336, top1=78.9),
-    "convmixer_768_32": Variant(768, 32, 7, 7, 21_110_248, activation="relu", top1=80.158, top5=95.070),
-    "convmixer_1024_20_ks9_p14": Variant(1024, 20, 9, 14, 24_383_464, top1=76.944, top5=93.364),
+    "convmixer_768_32": Variant(
+        768, 32, 7, 7, 21_110_248, "relu", top1=80.158, top5=95.070, release="convmixer_768_32_ks7_p7_relu"
+    ),
+    "convmixer_1024_20_ks9_p14": Variant(
+        1024, 20, 9, 14, 24_383_464, top1=76.944, top5=93.364, release="convmixer_1024_20_ks9_p14"
+    ),
     "convmixer_256_8_ks5_p2": Variant(
         256, 8, 5, 2, 594_186, num_classes=10, preprocessing=CIFAR10, dataset="CIFAR-10", top1=92.60
     ),
@@ -63,6 +74,18 @@ def list_models():
     return list(VARIANTS)
 
 
+def weight_sources(name):
+    """Addresses of a variant's ImageNet weights, under the MIT licence: timm's edition, then the authors' own."""
+    release = get_variant(name).release
+    if release is None:
+        having = ", ".join(other for other, variant in VARIANTS.items() if variant.release)
+        raise ValueError(f"no weights are published for {name}; they are for {having}")
+    return (
+        f"https://huggingface.co/timm/{name}.in1k/resolve/main/model.safetensors",
+        f"https://github.com/tmp-iclr/convmixer/releases/download/v1.0/{release}.pth.tar",
+    )
+
+
 def get_variant(name):
     """The `Variant` of a name. Raises ValueError, with the nearest name, for an unknown one."""
     if name not in VARIANTS:
@@ -72,22 +95,22 @@ def get_variant(name):
     return VARIANTS[name]
 
 
-def create_model(name, **arguments):
+def create_model(name, /, **arguments):
     """Builds a named variant.
 
     Args:
         name: one of `list_models()`.
         **arguments: those of `ConvMixer`; one given here wins over the variant's own. `input_shape` defaults to
-            the size the variant was made for.
+            the size the variant was made for. `weights` may also be "imagenet": the published ones, downloaded
+            once into the cache. Where `patch_size` or `kernel_size` is given, weights for another are resampled.
 
     Returns:
         A `keras.Model`; see `ConvMixer` for its input and output.
 
     Raises:
-        ValueError: the name is unknown, or an argument out of range. TypeError: an argument is unknown.
+        ValueError: the name is unknown, an argument out of range, or the weights do not fit. TypeError: an argument
+        is unknown. OSError: the weights are not there or cannot be downloaded.
     """
-    import keras
-
     from keras_convmixer.model import ConvMixer
 
     variant = get_variant(name)
@@ -97,13 +120,78 @@ def create_model(name, **arguments):
             nearest = difflib.get_close_matches(argument, known, n=1)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known: {', '.join(known)}"
             raise TypeError(f"create_model() got an unknown argument {argument!r}{hint}")
-    defaults = variant.arguments()
-    shape = arguments.get("input_shape")
-    channels_first = keras.config.image_data_format() == "channels_first"
-    if shape is None:
-        shape = variant.preprocessing.input_size
-        shape = (3, *shape) if channels_first else (*shape, 3)
-    elif (shape[0] if channels_first else shape[-1]) != 3:
+    weights = arguments.pop("weights", None)
+    if weights == "imagenet":
+        weights = _fetch_published(name)
+    defaults = _defaults(variant, arguments.pop("input_shape", None)) | {"name": name}
+    model = ConvMixer(**defaults | arguments)
+    if weights is not None:
+        from keras_convmixer.weights.load import load_weights
+
+        load_weights(model, weights, may_resample=arguments.keys() & RESAMPLED)
+    return model
+
+
+def convert_checkpoint(source, *, ema=False, **arguments):
+    """Builds the ConvMixer that a checkpoint holds, with its weights.
+
+    Args:
+        source: path or https:// address of a PyTorch or safetensors file; see `weights.load.load_weights`.
+        ema: whether to take a PyTorch checkpoint's averaged weights.
+        **arguments: those of `ConvMixer`; one given here wins over what the checkpoint shows. `activation` must be
+            given unless a variant of this size is known, since a checkpoint does not show it. That variant also
+            gives the defaults of `input_shape`, `mean` and `std`.
+
+    Returns:
+        A `keras.Model`, as of `ConvMixer`.
+
+    Raises:
+        ValueError: the checkpoint cannot be used, or its activation is not known. OSError: there is no such file,
+        or it cannot be downloaded.
+    """
+    from keras_convmixer.model import ConvMixer
+    from keras_convmixer.weights import convert, load
+
+    path = load.fetch(source)
+    found = convert.architecture(load.read_state(path, ema=ema))
+    channels, num_classes = found.pop("channels"), found.pop("num_classes")
+    if None in (channels, *found.values()):
+        raise ValueError(f"{source} does not hold a ConvMixer: its stem or its first block is missing")
+    alike = [v for v in VARIANTS.values() if all(getattr(v, size) == value for size, value in found.items())]
+    if not alike and "activation" not in arguments:
+        raise ValueError(
+            f"{source} does not show its activation, and a ConvMixer with {found} is no known variant: "
+            'give it, most often activation="gelu"'
+        )
+    variant = alike[0] if alike else Variant(**found, parameters=0)
+    defaults = _defaults(variant, arguments.pop("input_shape", None), channels) | found
+    defaults |= {"include_top": False} if num_classes is None else {"num_classes": num_classes}
+    model = ConvMixer(**defaults | arguments)
+    load.load_weights(model, path, ema=ema, may_resample=arguments.keys() & RESAMPLED)
+    return model
+
+
+def _defaults(variant, input_shape, channels=3):
+    """The arguments for a variant, with its own size of image where `input_shape` is None."""
+    from keras import config
+
+    from keras_convmixer.model import channels_of
+
+    if input_shape is None:
+        size, first = variant.preprocessing.input_size, config.image_data_format() == "channels_first"
+        input_shape = (channels, *size) if first else (*size, channels)
+    arguments = variant.arguments() | {"input_shape": input_shape}
+    if channels_of(input_shape) != 3:
         # The variant's mean and std are those of three channels.
-        del defaults["mean"], defaults["std"]
-    return ConvMixer(**defaults | {"name": name} | arguments | {"input_shape": shape})
+        del arguments["mean"], arguments["std"]
+    return arguments
+
+
+def _fetch_published(name):
+    from keras_convmixer.weights.load import fetch
+
+    first, second = weight_sources(name)
+    try:
+        return fetch(first)
+    except OSError as error:
+        raise OSError(f'{error}. The same weights are at another address: weights="{second}"') from error

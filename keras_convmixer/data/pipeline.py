@@ -1,4 +1,4 @@
-"""Images into batches. Every random draw is a pure function of (seed, epoch, image) or (seed, epoch, batch).
+"""Images into batches. Every random draw is a pure function of (seed, epoch, image).
 
 A training stream is a range of positions: position p is image p % n of epoch p // n, in that epoch's order, with
 that epoch's draws. So a stream can start anywhere, and neither parallelism nor a restart changes a batch.
@@ -6,10 +6,10 @@ that epoch's draws. So a stream can start anywhere, and neither parallelism nor 
 
 import tensorflow as tf
 
-from keras_convmixer.data import augment, decode
+from keras_convmixer.data import decode
 
 # Salts keep the draws of different purposes apart.
-_ORDER, _CROP, _IMAGE, _BATCH = range(4)
+_ORDER, _CROP, _IMAGE = range(3)
 
 
 def steps_per_epoch(images, batch_size):
@@ -57,8 +57,7 @@ def training_batches(
     labels = tf.constant(images.labels, tf.int64)
     num_classes = len(images.classes)
     off = label_smoothing / num_classes
-    per_image = augment.image_layers(recipe, preprocessing)
-    per_batch = augment.batch_layers(recipe)
+    per_image, per_batch = _layers(recipe, preprocessing)
     weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
 
     def example(position):
@@ -85,8 +84,7 @@ def training_batches(
             inputs["weights"] = weights[labels[index]]
         return inputs
 
-    def batch(number, inputs):
-        inputs["batch_seed"] = _fold(seed, _BATCH, number // steps, number % steps)
+    def batch(inputs):
         for layer in per_batch:
             inputs = layer(inputs)
         outputs = (inputs["images"], inputs["labels"])
@@ -94,8 +92,40 @@ def training_batches(
 
     positions = tf.data.Dataset.range(first_epoch * per_epoch, epochs * per_epoch)
     batches = positions.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
-    batches = batches.enumerate(first_epoch * steps).map(batch, tf.data.AUTOTUNE)
-    return batches.prefetch(2)
+    return batches.map(batch, tf.data.AUTOTUNE).prefetch(2)
+
+
+def _layers(recipe, preprocessing):
+    """The recipe's augmentation after the crop: keras-cv layers for one image, then those for a batch."""
+    per_image, per_batch = [], []
+    asked = (
+        recipe.flip,
+        recipe.color_jitter,
+        recipe.rand_augment,
+        recipe.random_erasing,
+        recipe.mixup,
+        recipe.cutmix,
+    )
+    if not any(asked):
+        return per_image, per_batch
+    from keras_convmixer.data import augment  # keras-cv takes seconds to import
+
+    if recipe.flip:
+        per_image.append(augment.RandomFlip(recipe.flip))
+    if recipe.color_jitter:
+        per_image.append(augment.ColorJitter(*[recipe.color_jitter] * 3))
+    if recipe.rand_augment:
+        per_image.append(augment.RandAugment(recipe.rand_augment))
+    mixes = recipe.mixup or recipe.cutmix
+    if mixes:
+        per_batch.append(augment.MixUpCutMix(recipe.mixup, recipe.cutmix))
+    if recipe.random_erasing:
+        erasing = augment.RandomErasing(
+            recipe.random_erasing, mode=recipe.erasing, mean=preprocessing.mean, std=preprocessing.std
+        )
+        # Erased after the mixing, as the authors do; without mixing that is all one, and faster image by image.
+        (per_batch if mixes else per_image).append(erasing)
+    return per_image, per_batch
 
 
 def evaluation_batches(images, preprocessing, batch_size):

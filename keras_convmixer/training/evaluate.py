@@ -9,6 +9,7 @@ import numpy as np
 from keras_convmixer import bundle as bundles
 from keras_convmixer import classes, files
 from keras_convmixer.data import datasets, pipeline
+from keras_convmixer.training.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +17,13 @@ class Evaluation:
     """What a model made of a split, every image counted once.
 
     Attributes:
+        split: the split's name.
         classes: the model's class names.
         logits: float32 `(images, classes)`. labels: positions in `classes`, `(images,)`.
         skipped: (name, reason) of every image that could not be read.
     """
 
+    split: str
     classes: tuple[str, ...]
     logits: np.ndarray
     labels: np.ndarray
@@ -57,6 +60,7 @@ class Evaluation:
     def summary(self):
         """Plain numbers for metrics.json. top5 is that of all classes where there are fewer than five."""
         return {
+            "split": self.split,
             "images": len(self.labels),
             "skipped": len(self.skipped),
             "top1": self.top(1),
@@ -64,6 +68,21 @@ class Evaluation:
             "loss": self.loss,
             "per_class": {name: float(value) for name, value in self.per_class().items()},
         }
+
+    def table(self, worst=5):
+        """The figures as lines of text, with the `worst` classes."""
+        lines = [
+            f"{self.split}: {len(self.labels)} images, {len(self.skipped)} skipped",
+            f"top-1 {self.top(1):8.2%}",
+            f"top-5 {self.top(5):8.2%}",
+            f"loss  {self.loss:8.4f}",
+        ]
+        ranked = sorted(self.per_class().items(), key=lambda item: item[1])[:worst]
+        names = [classes.display_name(name) for name, _ in ranked]
+        width = max(map(len, names))
+        lines += ["weakest classes:"]
+        lines += [f"  {name:<{width}}  {value:7.2%}" for name, (_, value) in zip(names, ranked)]
+        return "\n".join(lines)
 
     def save(self, folder):
         """Writes metrics.json, confusion_matrix.csv and confusion_matrix.png into a folder."""
@@ -83,8 +102,8 @@ def evaluate(model, data=None, *, split=None, batch_size=64, allow_corrupt=False
         model: a `Bundle`, or what `load` takes: a folder or a name.
         data: what `--data` takes. Default: the data the model was trained on, by its recipe.yaml, with the
             same images held out.
-        split: "train", "validation" or "test". Default: the held-out one, and of a data set with a single
-            split, that one.
+        split: "train", "validation", "test", or "all" for data that has no splits of its own. Default: the
+            held-out one; of data that has no splits, and is not what the model was trained on, all of it.
         batch_size: images at a time. It changes no figure.
         allow_corrupt: whether more than 1 % of the images may be unreadable.
         verbose: as Keras's `predict`.
@@ -96,35 +115,40 @@ def evaluate(model, data=None, *, split=None, batch_size=64, allow_corrupt=False
         ValueError: the data has a class that the model lacks, or no such split.
     """
     bundle = model if isinstance(model, bundles.Bundle) else bundles.load(model)
+    recipe = _recipe(bundle)
     dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)
-    images = dataset.split(split) if split else dataset.held_out
-    return measure(bundle, images, batch_size=batch_size, verbose=verbose)
+    if split is None:
+        foreign = data is not None and (recipe is None or data != recipe.data.source)
+        split = "all" if foreign and "all" in dataset.splits else dataset.held_out_name
+    return measure(bundle, dataset.split(split), split, batch_size=batch_size, verbose=verbose)
 
 
 def open_data(bundle, data=None, *, allow_corrupt=False):
     """The data set `data`, or the one a model folder was trained on, split as it was then."""
-    from keras_convmixer.training.recipe import Recipe
-
-    path = bundle.path / "recipe.yaml" if bundle.path else None
-    if path and path.exists():
-        recipe = Recipe.load(path)
-        return datasets.open_dataset(
-            data or recipe.data.source,
-            validation_fraction=recipe.data.validation_fraction,
-            seed=recipe.seed,
-            allow_corrupt=allow_corrupt or recipe.data.allow_corrupt,
-        )
-    if data is None:
+    recipe = _recipe(bundle)
+    if recipe is None and data is None:
         raise ValueError("this model has no recipe.yaml that names its data; give --data")
-    return datasets.open_dataset(data, allow_corrupt=allow_corrupt)
+    if recipe is None:
+        return datasets.open_dataset(data, allow_corrupt=allow_corrupt)
+    return datasets.open_dataset(
+        data or recipe.data.source,
+        validation_fraction=recipe.data.validation_fraction,
+        seed=recipe.seed,
+        allow_corrupt=allow_corrupt or recipe.data.allow_corrupt,
+    )
 
 
-def measure(bundle, images, *, batch_size=64, verbose=0):
-    """Measures a `Bundle` on a split that is already open."""
+def measure(bundle, images, split, *, batch_size=64, verbose=0):
+    """Measures a `Bundle` on the open `Images` of a split."""
     positions = np.asarray(classes.match(images.classes, bundle.classes))
     batches = pipeline.evaluation_batches(images, bundle.preprocessing, batch_size)
     logits = bundle.model.predict(batches, verbose=verbose)
-    return Evaluation(bundle.classes, logits, positions[images.labels], images.skipped)
+    return Evaluation(split, bundle.classes, logits, positions[images.labels], images.skipped)
+
+
+def _recipe(bundle):
+    path = bundle.path / "recipe.yaml" if bundle.path else None
+    return Recipe.load(path) if path and path.exists() else None
 
 
 def _quoted(name):

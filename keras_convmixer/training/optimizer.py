@@ -70,8 +70,10 @@ class AdamW(keras.optimizers.Optimizer):
 
         self.assign_add(first, (gradient - first) * (1 - self.beta_1))
         self.assign_add(second, (ops.square(gradient) - second) * (1 - self.beta_2))
-        root = ops.sqrt(second) / ops.sqrt(1 - ops.power(ops.cast(self.beta_2, dtype), step))
-        update = first / (1 - ops.power(ops.cast(self.beta_1, dtype), step)) / (root + self.epsilon)
+        # Not ops.cast: it would round the numbers to float32 on their way to float64.
+        beta_1, beta_2 = (ops.convert_to_tensor(beta, dtype) for beta in (self.beta_1, self.beta_2))
+        root = ops.sqrt(second) / ops.sqrt(1 - ops.power(beta_2, step))
+        update = first / (1 - ops.power(beta_1, step)) / (root + self.epsilon)
         self.assign_sub(variable, rate * (update + self._decays[i] * variable))
 
     def _clip_gradients(self, grads):

@@ -73,7 +73,8 @@ class Augmentation:
         flip: probability of a horizontal flip.
         rand_augment: timm's string ("rand-m9-mstd0.5-inc1"), or torchvision's table ("torchvision-n2-m12").
         color_jitter: strength of brightness, contrast and saturation jitter.
-        random_erasing: probability; `erasing` fills with per-pixel noise or with zero, both after normalisation.
+        random_erasing: probability; `erasing` says what with: "pixel" for noise N(0, 1) in each pixel, or "zero",
+            both as of the normalised image.
         mixup, cutmix: alpha of each; with both, every batch gets one of them at even odds.
     """
 
@@ -84,7 +85,7 @@ class Augmentation:
     rand_augment: str | None = None
     color_jitter: NonNegative = 0.0
     random_erasing: Probability = 0.0
-    erasing: Literal["noise", "zero"] = "noise"
+    erasing: Literal["pixel", "zero"] = "pixel"
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
 

@@ -12,6 +12,7 @@ from keras_convmixer import bundle as bundles
 from keras_convmixer import files
 from keras_convmixer.data import datasets, pipeline
 from keras_convmixer.training import checkpoint, distribute
+from keras_convmixer.training.allocator import keep_freed_memory
 from keras_convmixer.training.average import MovingAverage
 from keras_convmixer.training.build import build
 from keras_convmixer.training.evaluate import measure
@@ -48,9 +49,10 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
         seed=recipe.seed,
         allow_corrupt=data.allow_corrupt,
     )
-    images, held_out = dataset.training, dataset.held_out
+    images, held_out = dataset.training(), dataset.held_out()
     steps = pipeline.steps_per_epoch(images, training.batch_size)
 
+    keep_freed_memory()
     keras.utils.set_random_seed(recipe.seed)
     strategy = distribute.strategy(devices)
     if training.batch_size % strategy.num_replicas_in_sync:
@@ -92,6 +94,7 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
             initial_epoch=done,
             epochs=training.epochs,
             steps_per_epoch=steps,
+            shuffle=False,  # the stream is in its own random order already
             # The order matters: replicas are averaged before the moving average steps in for validation.
             callbacks=[
                 checkpoints,
@@ -106,8 +109,8 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
         average.apply()
     bundle.model.set_weights(trained.get_weights())
 
-    result = measure(bundle, held_out, batch_size=training.batch_size)
-    metrics = {"split": held_out.split, "epochs": len(checkpoints.history)} | result.summary()
+    result = measure(bundle, held_out, dataset.held_out_name, batch_size=training.batch_size)
+    metrics = {"epochs": len(checkpoints.history)} | result.summary()
     bundle = dataclasses.replace(bundle, path=workdir)
     bundles.save(bundle, workdir, metrics=metrics)
     return bundle

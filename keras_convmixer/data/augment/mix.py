@@ -1,0 +1,117 @@
+"""MixUp (arXiv 1710.09412), CutMix (arXiv 1905.04899) and label smoothing as timm does them, as keras-cv layers."""
+
+import keras_cv
+import tensorflow as tf
+
+from keras_convmixer.data.augment.base import SeededAugmentation, check_probability
+from keras_convmixer.data.augment.boxes import paste
+
+
+class MixUpCutMix(SeededAugmentation):
+    """Mixes each image and label of a batch with those of the batch reversed, by MixUp or by CutMix.
+
+    One of the two is drawn for a batch, and one λ ~ Beta(alpha, alpha). keras-cv's own layers draw λ for each
+    image and shuffle the partners. A batch's draws come from the seeds of its first image.
+
+    Args:
+        mixup_alpha, cutmix_alpha: 0 leaves that one out.
+        switch_probability: of CutMix, where there are both.
+        salt: see `SeededAugmentation`.
+
+    Raises:
+        ValueError: an argument is out of range; when called, if there is no batch or it has no labels.
+    """
+
+    def __init__(self, mixup_alpha=0.5, cutmix_alpha=0.5, switch_probability=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
+        self.switch_probability = check_probability("switch_probability", switch_probability)
+        if min(mixup_alpha, cutmix_alpha) < 0 or max(mixup_alpha, cutmix_alpha) == 0:
+            raise ValueError(f"the alphas must be at least 0 and not both 0, got {mixup_alpha} and {cutmix_alpha}")
+        # Where one alpha is 0 there is nothing to switch between.
+        self._cutmix_probability = switch_probability if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0)
+
+    def _batch_augment(self, inputs):
+        if "seeds" not in inputs or "labels" not in inputs:
+            raise ValueError(
+                f'MixUpCutMix takes a dictionary with "images", "labels" and "seeds", got {list(inputs)}'
+            )
+        images, labels, seeds = inputs["images"], inputs["labels"], inputs["seeds"][0]
+        images, lam = tf.cond(
+            self.uniform(seeds, "switch") < self._cutmix_probability,
+            lambda: self._cutmix(images, seeds),
+            lambda: self._mixup(images, seeds),
+        )
+        return inputs | {"images": images, "labels": mix_labels(labels, lam)}
+
+    def _augment(self, inputs):
+        raise ValueError("MixUpCutMix mixes the images of a batch: call it on a batch, not on a single image")
+
+    def _mixup(self, images, seeds):
+        lam = tf.cast(self.beta(seeds, "mixup", self.mixup_alpha), tf.float32)
+        last = tf.shape(images)[0] - 1
+        # Image by image, which stay in the processor's cache: a batch as a whole takes nearly twice as long.
+        mixed = tf.map_fn(
+            lambda i: images[i] * lam + images[last - i] * (1.0 - lam),
+            tf.range(last + 1),
+            fn_output_signature=tf.TensorSpec(images.shape[1:]),
+        )
+        return tf.ensure_shape(mixed, images.shape), lam
+
+    def _cutmix(self, images, seeds):
+        size = tf.shape(images)[1:3]
+        centre = self.uniform(seeds, "centre", (2,)) * tf.cast(size, tf.float32)
+        centre = tf.minimum(tf.cast(centre, tf.int32), size - 1)
+        (top, bottom, left, right), lam = cutmix_box(self.beta(seeds, "cutmix", self.cutmix_alpha), centre, size)
+        patch = tf.reverse(images[:, top:bottom, left:right], [0])
+        return tf.ensure_shape(paste(images, patch, top, left), images.shape), tf.cast(lam, tf.float32)
+
+    def get_config(self):
+        names = ("mixup_alpha", "cutmix_alpha", "switch_probability")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+def mix_labels(labels, lam):
+    """λ times the labels `(batch, classes)` plus 1 - λ times the labels of the batch reversed."""
+    return labels * lam + tf.reverse(labels, [0]) * (1.0 - lam)
+
+
+def cutmix_box(lam, centre, size):
+    """CutMix's rectangle.
+
+    Args:
+        lam: float64, the share of the image that is to stay. centre, size: int32 (y, x) and (height, width).
+
+    Returns:
+        (top, bottom, left, right), int32, cut at the image's border; and λ corrected to what is left of the image.
+    """
+    side = tf.cast(tf.sqrt(1.0 - lam) * tf.cast(size, tf.float64), tf.int32)
+    begin = centre - side // 2
+    begin, end = tf.maximum(begin, 0), tf.minimum(begin + side, size)
+    pasted = tf.reduce_prod(tf.cast(end - begin, tf.float64))
+    lam = 1.0 - pasted / tf.reduce_prod(tf.cast(size, tf.float64))
+    return (begin[0], end[0], begin[1], end[1]), lam
+
+
+class LabelSmoothing(keras_cv.layers.BaseImageAugmentationLayer):
+    """Moves a share of each label evenly to all classes: 0 becomes s / N, 1 becomes 1 - s + s / N.
+
+    Args:
+        smoothing: the share s, from 0 to below 1.
+    """
+
+    def __init__(self, smoothing=0.1, **kwargs):
+        super().__init__(seed=0, **{"dtype": "float32"} | kwargs)
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing must be at least 0 and below 1, got {smoothing!r}")
+        self.smoothing = smoothing
+
+    def _augment(self, inputs):
+        labels = inputs["labels"]
+        return inputs | {"labels": labels * (1.0 - self.smoothing) + self.smoothing / labels.shape[-1]}
+
+    def _batch_augment(self, inputs):
+        return self._augment(inputs)
+
+    def get_config(self):
+        return super().get_config() | {"smoothing": self.smoothing}

@@ -1,0 +1,162 @@
+"""Where images come from: a folder, an archive, a TensorFlow Datasets name or scikit-learn's digits."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_convmixer.data import archive, folder, verify
+from keras_convmixer.data.images import Images, from_files, in_memory
+from keras_convmixer.data.split import stratified_split
+
+# a TFDS name: name, name/config, name/config:1.0.0
+TFDS_NAME = re.compile(r"[A-Za-z0-9_]+(/[\w.+-]+)?(:[\w.*]+)?")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images in splits.
+
+    Attributes:
+        name: what to call it: "digits", "cifar10", the name of a folder or archive.
+        classes: class names, in the order of the labels.
+        splits: "train", "validation", "test" → `Images`, those that there are, opened when they are first
+            asked for. Where the source has no split to hold out and one was made here, there is "all" too.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Images]
+
+    def split(self, name):
+        """The `Images` of a split. Raises ValueError, listing what there is, if it has no such split."""
+        if name not in self.splits:
+            raise ValueError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}")
+        return self.splits[name]
+
+    @property
+    def held_out_name(self):
+        """The split that a model is judged by: "validation" if there is one, else "test". Raises ValueError."""
+        for name in ("validation", "test"):
+            if name in self.splits:
+                return name
+        raise ValueError(
+            f"{self.name} has no images to hold out: it has {', '.join(self.splits)}. "
+            "Add a val or test folder, more images to each class, or a validation_fraction above 0"
+        )
+
+    def training(self):
+        """The training images. Raises ValueError if there are none."""
+        return self.split("train")
+
+    def held_out(self):
+        """The images of the split `held_out_name`."""
+        return self.split(self.held_out_name)
+
+
+def open_dataset(source, *, validation_fraction=0.2, seed=0, allow_corrupt=False):
+    """Opens a data set.
+
+    Args:
+        source: "digits"; a folder or a `.tar`, `.tar.gz`, `.tgz` or `.zip` archive of images, laid out as
+            `folder.read_folder` says; or, if no such path exists, the name of a TensorFlow Datasets data set,
+            with its configuration and version if need be, as "imagenet2012" or "cats_vs_dogs:4.0.1".
+        validation_fraction: where the source has only a training split, or none, the fraction of each class
+            that is held out as validation.
+        seed: of that split.
+        allow_corrupt: whether more than 1 % of a folder's images may be unreadable. Up to that they are left
+            out, and listed in `Images.skipped`.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        OSError: there is no such path, or it cannot be read, or a download failed.
+        ValueError: what lies there is not such a data set; the message says what was expected.
+    """
+    source = str(source)
+    path = Path(source).expanduser()
+    if source == "digits":
+        classes, openers = _digits()
+    elif path.is_dir() or (path.is_file() and archive.is_archive(path)):
+        classes, openers = _folder(path, allow_corrupt)
+    elif path.exists():
+        raise ValueError(f"{source}: expected a folder or an archive ({', '.join(archive.SUFFIXES)})")
+    elif archive.is_archive(source) or not TFDS_NAME.fullmatch(source):
+        raise FileNotFoundError(f"{source}: no such file or folder")
+    else:
+        from keras_convmixer.data import tfds
+
+        classes, openers = tfds.open_splits(source)
+    if set(openers) in ({"all"}, {"train"}):
+        (opener,) = openers.values()
+        return Dataset(_name(source), classes, _divided(opener(), validation_fraction, seed))
+    return Dataset(_name(source), classes, _Opened(openers))
+
+
+class _Opened(Mapping):
+    """Split name → `Images`, each opened when it is first asked for."""
+
+    def __init__(self, openers):
+        self._openers = {name: functools.cache(opener) for name, opener in openers.items()}
+
+    def __getitem__(self, name):
+        return self._openers[name]()
+
+    def __iter__(self):
+        return iter(self._openers)
+
+    def __len__(self):
+        return len(self._openers)
+
+    def __contains__(self, name):
+        return name in self._openers
+
+
+def _divided(images, fraction, seed):
+    training, validation = stratified_split(images.labels, images.names, fraction, seed)
+    splits = {"train": dataclasses.replace(images.subset(training), skipped=images.skipped), "all": images}
+    if len(validation):
+        splits["validation"] = images.subset(validation)
+    return splits
+
+
+def _folder(path, allow_corrupt):
+    found = folder.read_folder(archive.unpack(path) if path.is_file() else path)
+
+    def opened(split):
+        members = found.splits[split]
+        corrupt = verify.unreadable(found.root, [file for file, _ in members])
+        verify.check_share(f"{path} ({split})", corrupt, len(members), allow_corrupt)
+        readable = [(file.name, label) for file, label in members if file.name not in corrupt]
+        names, labels = zip(*readable)
+        if split in ("train", "all"):
+            lost = sorted(set(range(len(found.classes))) - set(labels))
+            if lost:
+                raise ValueError(f"{path} ({split}): no image of class {found.classes[lost[0]]} can be read")
+        return from_files(found.classes, labels, names, found.root, corrupt.items())
+
+    return found.classes, {split: functools.partial(opened, split) for split in found.splits}
+
+
+def _digits():
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    encoded = [tf.io.encode_png(image).numpy() for image in pixels]
+    classes = tuple(str(name) for name in digits.target_names)
+    names = [f"digits/{i}" for i in range(len(encoded))]
+    return classes, {"all": lambda: in_memory(classes, digits.target, names, encoded)}
+
+
+def _name(source):
+    name = Path(source).expanduser().resolve().name if Path(source).expanduser().exists() else source
+    for suffix in sorted(archive.SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name

@@ -1,0 +1,294 @@
+"""Image bytes into pixels, as graph functions for tf.data.
+
+JPEG and PNG, which nearly all images are, are decoded by TensorFlow; the rest by Pillow in a numpy_function, as
+is the turning of an image whose EXIF orientation asks for it. Sizes are (height, width), colours RGB in 0–255.
+"""
+
+import io
+import math
+import re
+import struct
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Pillow's own limit, a quarter of a GiB as RGB. A few kilobytes of PNG can claim far more.
+MAX_PIXELS = 89_478_485
+TOO_LARGE = f"an image of more than {MAX_PIXELS:,} pixels"
+# EXIF stands near a file's start: in the samples of ImageNet always within these bytes.
+EXIF_WITHIN = 65_536
+KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
+CROP_TRIES = 10
+# what TensorFlow puts before a message: where in which graph it happened, and what kind of error it was
+WHERE = re.compile(
+    r".*(\}\} |with iterator: \S+ |UnreadableImage: |Uncompress failed\. |assertion failed: |data: b')"
+)
+
+
+class UnreadableImage(tf.errors.InvalidArgumentError, ValueError):
+    """What Pillow cannot read. In a graph TensorFlow turns a ValueError into its own error, eagerly it does not."""
+
+    def __init__(self, problem):
+        super().__init__(None, None, problem)
+
+
+def decode(encoded):
+    """Decodes a JPEG, PNG, GIF (its first frame), BMP or WebP image, told apart by content.
+
+    Grey, palette, 16-bit, CMYK and transparent images become RGB (transparency is dropped), and the EXIF
+    orientation is followed.
+
+    Args:
+        encoded: scalar tf.string, a file's content.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: it is no such image, is damaged, or has more than `MAX_PIXELS`.
+    """
+    image = tf.cond(
+        _is_jpeg(encoded),
+        lambda: _upright(_decode_jpeg(encoded), _jpeg_orientation(encoded)),
+        lambda: tf.cond(
+            _starts_with(encoded, b"\x89PNG\r\n\x1a\n"),
+            lambda: _upright(_decode_png(encoded), _orientation(encoded, b"eXIf")),
+            lambda: tf.numpy_function(_decode_other, [encoded], tf.uint8, stateful=False),
+        ),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def reason(error):
+    """What went wrong, in one line, from the tf.errors.OpError that reading or decoding an image raised."""
+    line = error.message.partition("\n")[0].partition(" [Op:")[0]
+    return WHERE.sub("", line).strip(" []'")
+
+
+def evaluation_image(encoded, preprocessing):
+    """The image as a model sees it in evaluation: resized to cover, then the centre cropped, as timm does it.
+
+    Args:
+        encoded: scalar tf.string, a file's content. preprocessing: a `Preprocessing`.
+
+    Returns:
+        float32 `(*preprocessing.input_size, 3)`, whole numbers in 0–255.
+
+    Raises:
+        tf.errors.InvalidArgumentError: see `decode`.
+    """
+    return evaluation_crop(decode(encoded), preprocessing)
+
+
+def evaluation_crop(image, preprocessing):
+    """The same for an image that is already decoded: `(height, width, 3)` of any number type, in 0–255."""
+    size = tf.cast(tf.shape(image)[:2], tf.int64)
+    height, width = size[0], size[1]
+    least_height, least_width = preprocessing.resize_size
+    # As torchvision's Resize: one side as wanted, the other rounded down. As its CenterCrop: half to even.
+    resized = tf.cond(
+        height * least_width >= width * least_height,
+        lambda: tf.stack([least_width * height // width, least_width]),
+        lambda: tf.stack([least_height, least_height * width // height]),
+    )
+    offset = tf.round(tf.cast(resized - preprocessing.input_size, tf.float32) / 2)
+    return _resample(image, resized, offset, preprocessing.input_size, preprocessing.interpolation)
+
+
+def random_resized_crop(encoded, seed, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="random"):
+    """A random part of an image, resized: torchvision's RandomResizedCrop with timm's choice of interpolation.
+
+    The part's area is uniform, its aspect ratio log-uniform. Of ten draws the first that fits into the image is
+    taken, else the largest part in the centre whose aspect is allowed. Of a JPEG only that part is decoded.
+
+    Args:
+        encoded: scalar tf.string, a file's content.
+        seed: int32 `(2,)`. The result is a function of it and the image.
+        size: (height, width) of the result.
+        scale: least and greatest share of the image's area.
+        ratio: least and greatest width over height.
+        interpolation: "nearest", "bilinear", "bicubic", or "random" for one of the last two at even odds.
+
+    Returns:
+        float32 `(*size, 3)`, whole numbers in 0–255.
+
+    Raises:
+        tf.errors.InvalidArgumentError: see `decode`.
+    """
+    draws = tf.random.stateless_uniform([2 * CROP_TRIES + 3], seed)
+
+    def part_of_jpeg():
+        box = _crop_box(_jpeg_size(encoded), draws, scale, ratio)
+        return tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE")
+
+    def part_of_whole():
+        image = decode(encoded)
+        top, left, height, width = tf.unstack(_crop_box(tf.shape(image)[:2], draws, scale, ratio))
+        return image[top : top + height, left : left + width]
+
+    is_upright_jpeg = tf.cond(_is_jpeg(encoded), lambda: _jpeg_orientation(encoded) == 1, lambda: False)
+    part = tf.ensure_shape(tf.cond(is_upright_jpeg, part_of_jpeg, part_of_whole), (None, None, 3))
+
+    def resized(by):
+        return _resample(part, size, (0.0, 0.0), size, by)
+
+    if interpolation == "random":
+        return tf.cond(draws[-1] < 0.5, lambda: resized("bilinear"), lambda: resized("bicubic"))
+    return resized(interpolation)
+
+
+def _crop_box(size, draws, scale, ratio):
+    """(top, left, height, width) of a random part of an image of this size, from uniform draws in [0, 1)."""
+    area_draws, aspect_draws = draws[:CROP_TRIES], draws[CROP_TRIES : 2 * CROP_TRIES]
+    image = tf.cast(size, tf.float32)
+    area = image[0] * image[1] * (scale[0] + (scale[1] - scale[0]) * area_draws)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = tf.exp(low + (high - low) * aspect_draws)
+    tries = tf.cast(tf.round(tf.sqrt(tf.stack([area / aspect, area * aspect], axis=1))), tf.int32)
+    fits = tf.reduce_all((tries > 0) & (tries <= size), axis=1)
+
+    def first_that_fits():
+        part = tries[tf.argmax(tf.cast(fits, tf.int32))]
+        return part, tf.cast(draws[-3:-1] * tf.cast(size - part + 1, tf.float32), tf.int32)
+
+    def largest_in_the_centre():
+        allowed = tf.round(tf.stack([image[1] / ratio[0], image[0] * ratio[1]]))
+        part = tf.maximum(tf.minimum(size, tf.cast(allowed, tf.int32)), 1)
+        return part, (size - part) // 2
+
+    part, corner = tf.cond(tf.reduce_any(fits), first_that_fits, largest_in_the_centre)
+    return tf.concat([corner, part], axis=0)
+
+
+def _resample(image, resized, offset, size, interpolation):
+    """The window `size` at `offset` of the image resized, antialiased, to `resized`. No more is computed."""
+    resized = tf.cast(resized, tf.int32)
+    offset = tf.cast(offset, tf.float32)
+    scale = tf.cast(resized, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
+
+    def window():
+        corner = tf.concat([tf.cast(offset, tf.int32), [0]], axis=0)
+        return tf.cast(tf.slice(image, corner, (*size, 3)), tf.float32)
+
+    def nearest():
+        # in whole numbers, so that a place between two pixels always goes to the later one
+        old, new = tf.cast(tf.shape(image), tf.int64), tf.cast(resized, tf.int64)
+        first = tf.cast(offset, tf.int64)
+        rows, columns = (
+            (2 * (tf.range(size[axis], dtype=tf.int64) + first[axis]) + 1) * old[axis] // (2 * new[axis])
+            for axis in (0, 1)
+        )
+        return tf.cast(tf.gather(tf.gather(image, rows), columns, axis=1), tf.float32)
+
+    def antialiased():
+        kernel = KERNELS[interpolation]
+        return tf.raw_ops.ScaleAndTranslate(
+            images=image[None], size=size, scale=scale, translation=-offset, kernel_type=kernel, antialias=True
+        )[0]
+
+    same = tf.reduce_all(resized == tf.shape(image)[:2])
+    pixels = tf.cond(same, window, nearest if interpolation == "nearest" else antialiased)
+    return tf.ensure_shape(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), (*size, 3))
+
+
+def _is_jpeg(encoded):
+    return _starts_with(encoded, b"\xff\xd8\xff")
+
+
+def _starts_with(encoded, signature):
+    return tf.strings.substr(encoded, 0, len(signature)) == signature
+
+
+def _decode_jpeg(encoded):
+    with tf.control_dependencies([_jpeg_size(encoded)]):
+        # TensorFlow's default, the fast DCT, is off by several grey levels.
+        return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_png(encoded):
+    # Width and height stand at byte 16, big-endian; zeros after the end of a file that is too short for them.
+    header = tf.strings.join([tf.strings.substr(encoded, 0, 24), bytes(24)])
+    size = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False)
+    with tf.control_dependencies([_checked(size)]):
+        return tf.io.decode_png(encoded, channels=3)
+
+
+def _jpeg_size(encoded):
+    return _checked(tf.io.extract_jpeg_shape(encoded)[:2])
+
+
+def _checked(size):
+    pixels = tf.reduce_prod(tf.cast(size, tf.int64))
+    with tf.control_dependencies([tf.debugging.Assert(pixels <= MAX_PIXELS, [TOO_LARGE])]):
+        return tf.identity(size)
+
+
+def _decode_other(encoded):
+    encoded = _bytes(encoded)
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("GIF", "BMP", "WEBP")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except UnidentifiedImageError:
+        raise UnreadableImage("not a JPEG, PNG, GIF, BMP or WebP image" if encoded else "an empty file") from None
+    except Image.DecompressionBombError:
+        raise UnreadableImage(TOO_LARGE) from None
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over.
+        raise UnreadableImage(str(error) or type(error).__name__) from None
+
+
+def _bytes(value):
+    # In a graph a numpy_function gets the bytes, eagerly an array of one object.
+    return value if isinstance(value, bytes) else value.item()
+
+
+def _jpeg_orientation(encoded):
+    return _orientation(encoded, b"Exif\0\0")
+
+
+def _orientation(encoded, marker):
+    """EXIF orientation, an int32 in 1–8: 1 where there is none. The marker stands before the EXIF data."""
+    parts = tf.strings.split(tf.strings.substr(encoded, 0, EXIF_WITHIN), marker, maxsplit=1)
+    return tf.cond(
+        tf.size(parts) > 1,
+        lambda: tf.ensure_shape(tf.numpy_function(_read_orientation, [parts[1]], tf.int32, stateful=False), ()),
+        lambda: 1,
+    )
+
+
+def _read_orientation(exif):
+    """The orientation in EXIF data, which are those of a TIFF file: a directory of (tag, type, count, value)."""
+    exif = _bytes(exif)
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    try:
+        if order:
+            (start,) = struct.unpack_from(f"{order}I", exif, 4)
+            (entries,) = struct.unpack_from(f"{order}H", exif, start)
+            for i in range(entries):
+                tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * i)
+                if tag == 0x0112:
+                    return np.int32(value if 1 <= value <= 8 else 1)
+    except struct.error:
+        # cut off: a camera's or an editor's mistake in what is beside the image
+        return np.int32(1)
+    return np.int32(1)
+
+
+def _upright(image, orientation):
+    return tf.cond(
+        orientation > 1,
+        lambda: tf.numpy_function(_turned, [image, orientation], tf.uint8, stateful=False),
+        lambda: image,
+    )
+
+
+def _turned(image, orientation):
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)

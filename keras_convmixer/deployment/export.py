@@ -1,0 +1,179 @@
+"""A model into a SavedModel or a TFLite file, which keeps its name only if it agrees with the Keras model."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_convmixer import bundle as bundles
+from keras_convmixer import classes, files
+from keras_convmixer.data import pipeline
+from keras_convmixer.deployment import encoded, saved_model, tflite, verify
+from keras_convmixer.deployment.prepare import in_float32, prepared
+from keras_convmixer.deployment.quiet import quiet_stderr
+from keras_convmixer.training.evaluate import open_data
+
+FORMATS = ("saved_model", "tflite")
+REPRESENTATIVE_IMAGES = 200
+FILE_IMAGES = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was exported and how it compares with the Keras model.
+
+    Attributes:
+        path: the SavedModel's folder or the TFLite file.
+        format, quantize: as given to `export`.
+        size: in bytes.
+        threads: that a TFLite file was run with; None for a SavedModel, which takes TensorFlow's.
+        comparison: what was measured. tolerance: what it kept to.
+    """
+
+    path: Path
+    format: str
+    quantize: str
+    size: int
+    threads: int | None
+    comparison: verify.Comparison
+    tolerance: verify.Tolerance
+
+    def as_json(self):
+        """All of it; of the path the name alone, since the folder may be moved."""
+        return json.dumps(dataclasses.asdict(self) | {"path": self.path.name}, indent=2)
+
+    def as_table(self):
+        """The figures as lines of text."""
+        got, asked = self.comparison, self.tolerance
+        of_threads = f", {self.threads} threads" if self.threads else ""
+        rows = {
+            "file": self.path,
+            "size": f"{self.size / 1e6:.2f} MB",
+            "compared on": f"{got.images} images",
+            "max difference": f"{got.max_difference:.1e} of a probability (allowed: {asked.max_difference:.0e})",
+            "top-1 agreement": f"{got.agreement:.2%} (at least {asked.agreement:.0%})",
+            "latency": f"{got.latency_ms:.2f} ms an image{of_threads} (Keras: {got.keras_latency_ms:.2f} ms)",
+        }
+        return "\n".join(f"{name:<16} {value}" for name, value in rows.items())
+
+
+def export(
+    model,
+    out,
+    *,
+    format="saved_model",
+    quantize="none",
+    data=None,
+    images=256,
+    features=False,
+    tolerance=None,
+    threads=None,
+    allow_corrupt=False,
+):
+    """Writes a model for deployment, reloads it and compares it with the Keras model on held-out images.
+
+    Beside the model itself the folder gets `labels.txt` (a class name a line, in the order of the outputs),
+    `preprocessing.json`, and a report as JSON, named after the model. The input is RGB in 0–255, normalised
+    inside; the outputs are `probabilities` and `logits`. See `saved_model.save` and `tflite.convert` for the
+    signatures.
+
+    Args:
+        model: a `Bundle`, or what `load` takes: a folder or a name.
+        out: the folder to write into: `saved_model/`, `model.tflite`, `model_float16.tflite` and so on.
+        format: "saved_model" or "tflite".
+        quantize: "none", "float16", "dynamic" or "int8"; for TFLite only.
+        data: what `--data` takes. Default: the data the model was trained on. The comparison is on its held-out
+            images; for int8, 200 of its training images set the ranges of the activations.
+        images: how many images to compare on, at most, spread evenly over the split.
+        features: whether to give the last block's map too, as `features`; class activation maps need it.
+        tolerance: a `verify.Tolerance`. Default: that of `verify.TOLERANCES`.
+        threads: to run a TFLite file with. Default: as many as there are processors.
+        allow_corrupt: whether more than 1 % of the data's images may be unreadable.
+
+    Returns:
+        A `Report`; its `as_table()` is for people.
+
+    Raises:
+        ValueError: an argument is out of range, there is no data, or the model cannot be converted.
+        verify.Disagreement: a ValueError: the export differs by more than the tolerance. In either case nothing
+            new is left, and what stood under its name before still does.
+    """
+    path = Path(out) / _file_name(format, quantize)
+    if images < 1:
+        raise ValueError(f"images must be at least 1, got {images}")
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError("export works with Keras on TensorFlow only; set KERAS_BACKEND=tensorflow")
+    bundle = model if isinstance(model, bundles.Bundle) else bundles.load(model)
+    dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)
+    held_out = _spread(dataset.held_out(), images)
+    preprocessing = bundle.preprocessing
+    tolerance = tolerance or verify.TOLERANCES[quantize]
+    reference = in_float32(bundle.model)
+    handed_over = prepared(reference, quantize=quantize, features=features)
+
+    with files.replacing(path) as temporary:
+        with quiet_stderr():
+            if format == "saved_model":
+                threads = None
+                saved_model.save(handed_over, preprocessing, temporary)
+                of_image, of_file = saved_model.load(temporary)
+            else:
+                threads = threads or os.cpu_count()
+                training = _spread(dataset.training(), REPRESENTATIVE_IMAGES) if quantize == "int8" else None
+                representative = training and _one_by_one(training, preprocessing)
+                temporary.write_bytes(
+                    tflite.convert(handed_over, preprocessing.input_size, quantize, representative)
+                )
+                of_image = tflite.load(temporary, threads)
+        pairs = ((image, image) for image in _one_by_one(held_out, preprocessing))
+        comparison = verify.compare(reference, of_image, pairs, len(held_out))
+        comparison.check(tolerance, path.name)
+        if format == "saved_model":
+            pairs = _files(_spread(held_out, FILE_IMAGES), preprocessing)
+            if pairs:
+                verify.compare(reference, of_file, pairs, len(pairs)).check(tolerance, f"{path.name} (serve_bytes)")
+        size = sum(file.stat().st_size for file in [temporary, *temporary.rglob("*")] if file.is_file())
+
+    report = Report(path, format, quantize, size, threads, comparison, tolerance)
+    labels = [classes.display_name(name) for name in bundle.classes]
+    files.write_text(path.parent / "labels.txt", "".join(f"{label}\n" for label in labels))
+    files.write_text(path.parent / "preprocessing.json", preprocessing.to_json())
+    files.write_text(path.with_suffix(".json"), report.as_json() + "\n")
+    return report
+
+
+def _file_name(format, quantize):
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+    if quantize not in tflite.FILE_NAMES:
+        raise ValueError(f"unknown quantize {quantize!r}; known: {', '.join(tflite.FILE_NAMES)}")
+    if format == "tflite":
+        return tflite.FILE_NAMES[quantize]
+    if quantize != "none":
+        raise ValueError(f'quantize {quantize!r} is for format "tflite"; a SavedModel is float32')
+    return "saved_model"
+
+
+def _spread(images, count):
+    """At most so many of the images, evenly over all of them: they are often sorted by class."""
+    if len(images) <= count:
+        return images
+    return images.subset(np.linspace(0, len(images) - 1, count).round().astype(int))
+
+
+def _one_by_one(images, preprocessing):
+    return pipeline.evaluation_batches(images, preprocessing, 1).as_numpy_iterator()
+
+
+def _files(images, preprocessing):
+    """Pairs of a preprocessed image and its file's content, for those that a SavedModel can decode."""
+    contents = [images.encoded(tf.constant(i, tf.int64)).numpy() for i in range(len(images))]
+    return [
+        (image, content)
+        for image, content in zip(_one_by_one(images, preprocessing), contents)
+        if content.startswith((encoded.JPEG, encoded.PNG))
+    ]

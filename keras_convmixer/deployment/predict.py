@@ -1,0 +1,144 @@
+"""Photographs into class names."""
+
+import dataclasses
+import glob
+import itertools
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_convmixer import bundle as bundles
+from keras_convmixer import classes
+from keras_convmixer.data import decode, folder
+from keras_convmixer.deployment.quiet import quiet_stderr
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model sees in a file.
+
+    Attributes:
+        path: the file.
+        classes: the likeliest classes, best first: `(name, probability)`; for ImageNet its words. Empty for a file
+            that is no image.
+        error: in one line, why the file could not be read; else None.
+    """
+
+    path: Path
+    classes: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+
+
+def predict(model, paths, *, top=5, batch_size=32):
+    """Classifies image files.
+
+    Args:
+        model: a `Bundle`, or what `load` takes: a folder or a name.
+        paths: a path or several, each a file, a folder (searched with all that is below it for image files) or a
+            pattern with `*`, `?`, `[...]` or `**`.
+        top: how many classes to name; all of them where the model has fewer.
+        batch_size: images at a time.
+
+    Returns:
+        A list of `Prediction`, in the order of the paths, each file once. A file that is no image has an `error`.
+
+    Raises:
+        FileNotFoundError: nothing is found at a path. ValueError: top or batch_size is below 1.
+    """
+    if top < 1 or batch_size < 1:
+        raise ValueError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
+    found = find_images([paths] if isinstance(paths, (str, Path)) else paths)
+    bundle = model if isinstance(model, bundles.Bundle) else bundles.load(model)
+    names = [classes.display_name(name) for name in bundle.classes]
+    images = _decoded(found, bundle.preprocessing)
+    predictions = []
+    for start in range(0, len(found), batch_size):
+        batch = list(itertools.islice(images, batch_size))
+        pixels = [image for image, error in batch if error is None]
+        likeliest = iter(_likeliest(bundle.model, np.stack(pixels), names, top) if pixels else [])
+        for path, (_, error) in zip(found[start:], batch):
+            predictions.append(Prediction(path, next(likeliest) if error is None else (), error))
+    return predictions
+
+
+def find_images(paths):
+    """The files that paths, folders and patterns stand for, sorted within each.
+
+    Raises:
+        FileNotFoundError: nothing is found at one of them.
+    """
+    found = []
+    for path in paths:
+        if Path(path).exists():
+            places = [Path(path)]
+        elif glob.has_magic(str(path)):
+            # A shell would have done this, but Windows's does not.
+            places = [Path(place) for place in sorted(glob.glob(str(path), recursive=True))]
+        else:
+            raise FileNotFoundError(f"{path}: no such file or folder")
+        own = [file for place in places for file in (_images_in(place) if place.is_dir() else [place])]
+        if not own:
+            raise FileNotFoundError(f"{path}: no image file there ({', '.join(folder.SUFFIXES)})")
+        found += own
+    return list(dict.fromkeys(found))
+
+
+def as_table(predictions):
+    """Predictions as lines of text: for each file its classes with their probabilities, or its error."""
+    lines = []
+    for prediction in predictions:
+        lines.append(f"{prediction.path}")
+        if prediction.error:
+            lines.append(f"  error: {prediction.error}")
+        lines += [f"  {probability:7.2%}  {name}" for name, probability in prediction.classes]
+    return "\n".join(lines)
+
+
+def as_json(predictions):
+    """Predictions as a JSON list of objects with `path`, and `classes` or `error`."""
+    return json.dumps([_as_object(prediction) for prediction in predictions], indent=2, ensure_ascii=False)
+
+
+def _as_object(prediction):
+    if prediction.error:
+        return {"path": str(prediction.path), "error": prediction.error}
+    found = [{"class": name, "probability": probability} for name, probability in prediction.classes]
+    return {"path": str(prediction.path), "classes": found}
+
+
+def _images_in(place):
+    def refuse(error):
+        raise error
+
+    levels = os.walk(place, onerror=refuse)
+    return sorted(Path(level, name) for level, _, names in levels for name in names if folder.is_image(name))
+
+
+def _decoded(paths, preprocessing):
+    """For each file a pair of its image as the model takes it and None, or of None and its error."""
+
+    def image(path):
+        return decode.evaluation_image(tf.io.read_file(path), preprocessing)
+
+    files = tf.data.Dataset.from_tensor_slices([os.fsencode(path) for path in paths])
+    images = iter(files.map(image, tf.data.AUTOTUNE))
+    for _ in paths:
+        try:
+            with quiet_stderr():  # libjpeg's remarks on a damaged file
+                pixels = next(images)
+        except tf.errors.OpError as error:
+            yield None, decode.reason(error)
+        else:
+            yield pixels.numpy(), None
+
+
+def _likeliest(model, images, names, top):
+    """For each image the classes with the highest probabilities."""
+    logits = model.predict_on_batch(images)
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    for scores in shifted / shifted.sum(axis=1, keepdims=True):
+        best = np.argsort(-scores, kind="stable")[:top]
+        yield tuple((names[i], float(scores[i])) for i in best)

@@ -1,0 +1,97 @@
+"""The TFLite form, in float32, float16, dynamic-range int8 and full int8."""
+
+import re
+import tempfile
+
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+# name → file name. "float16" halves the weights and computes in float32 where the hardware has nothing less;
+# "dynamic" keeps int8 weights and computes activations' ranges as it goes; "int8" is integers throughout.
+FILE_NAMES = {
+    "none": "model.tflite",
+    "float16": "model_float16.tflite",
+    "dynamic": "model_dynamic.tflite",
+    "int8": "model_int8.tflite",
+}
+
+
+class NotBuiltIn(ValueError):
+    """A model needs TensorFlow's own ("Flex") or custom operations, which TFLite's plain runtime does not have."""
+
+    def __init__(self, names):
+        super().__init__(f"the model needs operations that TFLite does not have built in: {', '.join(names)}")
+
+
+def convert(model, input_size, quantize="none", representative=None):
+    """Converts a model to a TFLite file's content, with TFLite's built-in operations only.
+
+    The file has one signature, from `images` to what `model` gives. Images are `(1, height, width, 3)`, RGB in
+    0–255, float32, but for int8 uint8; outputs are float32 in every form. The batch is fixed at one, since XNNPACK
+    takes over no operation whose shape is not fixed.
+
+    Args:
+        model: a `keras.Model` that gives a dictionary, see `prepare.prepared`.
+        input_size: (height, width).
+        quantize: one of `FILE_NAMES`.
+        representative: for int8: an iterable of float32 images `(1, height, width, 3)` as in evaluation, by which
+            the ranges of the activations are set.
+
+    Returns:
+        bytes.
+
+    Raises:
+        NotBuiltIn, a ValueError: the model needs operations that are not built in.
+        ValueError: it cannot be converted for another reason.
+    """
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    images = tf.TensorSpec((1, *input_size, 3), tf.float32, name="images")
+    function = tf.function(lambda images: model(images, training=False), input_signature=[images])
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if quantize != "none":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if quantize == "int8":
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.representative_dataset = lambda: ({"images": image} for image in representative)
+            converter.inference_input_type = tf.uint8
+            converter.inference_output_type = tf.float32
+        try:
+            content = converter.convert()
+        except Exception as error:  # The converter's own error class is not public.
+            names = re.findall(r"^(?:Custom|TF Select) ops: (.+)$", str(error), re.MULTILINE)
+            if names:
+                raise NotBuiltIn(names) from error
+            raise ValueError(f"TFLite conversion failed: {str(error).partition(chr(10))[0]}") from error
+    check_operators(content)
+    return content
+
+
+def check_operators(content):
+    """Raises `NotBuiltIn` if a TFLite file's content has other operators than the built-in ones."""
+    model = schema.Model.GetRootAsModel(content, 0)
+    codes = (model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength()))
+    names = sorted(code.decode() for code in codes if code)
+    if names:
+        raise NotBuiltIn(names)
+
+
+def load(path, threads):
+    """A TFLite file as a function from an image `(1, height, width, 3)` in 0–255 to a dictionary of arrays."""
+    # From its content, since Windows does not rename a file that is open.
+    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=threads)
+    interpreter.allocate_tensors()
+    runner = interpreter.get_signature_runner("serving_default")
+    dtype = runner.get_input_details()["images"]["dtype"]
+
+    def of_image(image):
+        # Of the evaluation's images, which are whole numbers, uint8 loses nothing.
+        return runner(images=image.astype(dtype))
+
+    return of_image

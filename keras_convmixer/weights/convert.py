@@ -1,0 +1,202 @@
+"""ConvMixer's weights between PyTorch's state dicts and Keras's layers.
+
+Two layouts of names are known: timm's (`stem.0.weight`, `blocks.3.0.fn.0.weight`, `head.weight`) and that of the
+authors' nn.Sequential (`0.weight`, `6.0.fn.0.weight`, and last the head's `N.weight`).
+"""
+
+import re
+import warnings
+
+import numpy as np
+from keras import ops
+from safetensors.numpy import save_file
+
+from keras_convmixer import files
+from keras_convmixer.weights import resample
+from keras_convmixer.weights.pickled import CheckpointError
+
+# What a layer of each kind holds, in the order of Keras's variables, and the axes that turn it into Keras's order.
+CONVOLUTION = {"weight": (2, 3, 1, 0), "bias": (0,)}
+DEPTHWISE = {"weight": (2, 3, 0, 1), "bias": (0,)}
+NORM = {"weight": (0,), "bias": (0,), "running_mean": (0,), "running_var": (0,)}
+LINEAR = {"weight": (1, 0), "bias": (0,)}
+
+
+def layout(depth, sequential=False):
+    """Keras layer name → (name in the state dict, what it holds).
+
+    Args:
+        depth: number of blocks. sequential: the authors' layout instead of timm's.
+    """
+    stem, head = ("", f"{depth + 5}") if sequential else ("stem.", "head")
+    layers = {
+        "patch_embedding": (f"{stem}0", CONVOLUTION),
+        "patch_embedding_norm": (f"{stem}2", NORM),
+    }
+    for i in range(depth):
+        block = f"{i + 3}" if sequential else f"blocks.{i}"
+        layers[f"block_{i}_depthwise"] = (f"{block}.0.fn.0", DEPTHWISE)
+        layers[f"block_{i}_depthwise_norm"] = (f"{block}.0.fn.2", NORM)
+        layers[f"block_{i}_pointwise"] = (f"{block}.1", CONVOLUTION)
+        layers[f"block_{i}_pointwise_norm"] = (f"{block}.3", NORM)
+    return layers | {"head": (head, LINEAR)}
+
+
+def architecture(state):
+    """The sizes of the ConvMixer that a state dict holds.
+
+    Returns:
+        A dictionary of `dim`, `depth`, `kernel_size`, `patch_size`, `channels` and `num_classes`; None for what the
+        state dict does not show. The activation leaves no trace in the weights.
+    """
+    return _sizes({name: array.shape for name, array in state.items()})
+
+
+def state_dict(model):
+    """The weights of a ConvMixer as numpy arrays in timm's layout.
+
+    Raises:
+        ValueError: the model has weights that timm's ConvMixer has no place for, or lacks some.
+    """
+    state = {}
+    for name, (variable, axes) in _variables(model).items():
+        # A copy: a plain transpose would be saved in Keras's order under PyTorch's shape.
+        state[name] = np.ascontiguousarray(np.transpose(ops.convert_to_numpy(variable), np.argsort(axes)))
+        if name.endswith("running_var"):
+            state[name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
+    return state
+
+
+def save_torch(model, path):
+    """Writes a model as a safetensors file in timm's layout, which timm and PyTorch load strictly.
+
+    Args:
+        model: a `ConvMixer`, with its head or without. path: the file to write.
+
+    Raises:
+        ValueError: the model is not a ConvMixer.
+    """
+    with files.replacing(path) as temporary:
+        save_file(state_dict(model), temporary, metadata={"format": "pt"})
+
+
+def load_state(model, state, *, may_resample=()):
+    """Copies a state dict of either layout into a model's layers.
+
+    What the model lacks of the checkpoint is an error, and the reverse, with these exceptions: a head for another
+    number of classes stays as it was initialised, with a warning; a model without its top leaves the head out; and
+    the patch embedding is adapted to the model's number of input channels.
+
+    Args:
+        model: a `ConvMixer`.
+        state: names to arrays. Not changed.
+        may_resample: of "patch_size" and "kernel_size", those in which the checkpoint may differ from the model;
+            it is then resampled.
+
+    Raises:
+        CheckpointError: naming everything that is missing, unexpected or of another shape. The model is unchanged.
+        ValueError: the model is not a ConvMixer.
+    """
+    variables = _variables(model, _is_sequential(state))
+    shapes = {
+        name: tuple(variable.shape[axis] for axis in np.argsort(axes))
+        for name, (variable, axes) in variables.items()
+    }
+    ours, theirs = _sizes(shapes), architecture(state)
+    state = {name: array for name, array in state.items() if not name.endswith("num_batches_tracked")}
+
+    name, _ = layout(theirs["depth"], _is_sequential(state))["head"]
+    head = {f"{name}.{part}" for part in LINEAR}
+    if theirs["num_classes"] not in (None, ours["num_classes"]) and head <= state.keys():
+        if ours["num_classes"] is not None:
+            warnings.warn(
+                f"the checkpoint's head has {theirs['num_classes']} classes, the model's {ours['num_classes']}: "
+                "the model starts with a new head",
+                stacklevel=2,
+            )
+        state = {name: array for name, array in state.items() if name not in head}
+        shapes = {name: shape for name, shape in shapes.items() if name not in head}
+
+    state = {name: _adapted(name, array, ours, theirs, may_resample) for name, array in state.items()}
+    _check(state, shapes, ours, theirs)
+    for name in shapes:
+        variable, axes = variables[name]
+        dtype = np.float64 if variable.dtype == "float64" else np.float32
+        variable.assign(np.array(np.transpose(state[name], axes), dtype, order="C"))
+
+
+def _is_sequential(state):
+    return any(name[:1].isdigit() for name in state)
+
+
+def _sizes(shapes):
+    depth = sum(re.fullmatch(r"(blocks\.)?\d+\.0\.fn\.0\.weight", name) is not None for name in shapes)
+    names = layout(depth, _is_sequential(shapes))
+
+    def shape(layer, rank):
+        name, _ = names.get(layer, ("", None))
+        found = shapes.get(f"{name}.weight", ())
+        return found if len(found) == rank else (None,) * rank
+
+    dim, channels, _, patch_size = shape("patch_embedding", 4)
+    return {
+        "dim": dim,
+        "depth": depth,
+        "kernel_size": shape("block_0_depthwise", 4)[-1],
+        "patch_size": patch_size,
+        "channels": channels,
+        "num_classes": shape("head", 2)[0],
+    }
+
+
+def _variables(model, sequential=False):
+    """Name in the state dict → (Keras variable, axes that turn the state dict's array into it)."""
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    depth = sum(re.fullmatch(r"block_\d+_depthwise", name) is not None for name in layers)
+    names = layout(depth, sequential)
+    foreign, lacking = layers.keys() - names.keys(), names.keys() - layers.keys() - {"head"}
+    if foreign or lacking:
+        raise ValueError(
+            f"{model.name} is not a ConvMixer of this package. Layers it lacks: {sorted(lacking)}; "
+            f"layers with weights that a ConvMixer has not: {sorted(foreign)}"
+        )
+    return {
+        f"{name}.{part}": (variable, axes)
+        for layer, (name, parts) in names.items()
+        if layer in layers
+        for (part, axes), variable in zip(parts.items(), layers[layer].weights, strict=True)
+    }
+
+
+def _adapted(name, array, ours, theirs, may_resample):
+    def differ(size):
+        return array.ndim == 4 and ours[size] != theirs[size]
+
+    if name in ("stem.0.weight", "0.weight"):
+        if differ("channels"):
+            array = resample.channels(array, ours["channels"])
+        if differ("patch_size") and "patch_size" in may_resample:
+            array = resample.patch_embedding(array, ours["patch_size"])
+    elif name.endswith(".0.fn.0.weight") and differ("kernel_size") and "kernel_size" in may_resample:
+        array = resample.depthwise(array, ours["kernel_size"])
+    return array
+
+
+def _check(state, shapes, ours, theirs):
+    def is_float(dtype):
+        # ml_dtypes' bfloat16 is of kind V.
+        return dtype.kind == "f" or dtype.name == "bfloat16"
+
+    sizes = ("dim", "depth", "kernel_size", "patch_size")
+    others = [f"{size} {theirs[size]} instead of {ours[size]}" for size in sizes if theirs[size] != ours[size]]
+    missing = [name for name in shapes if name not in state]
+    unexpected = [name for name in state if name not in shapes]
+    misshaped = [
+        f"{name} {array.shape} {array.dtype} instead of {shapes[name]} float"
+        for name, array in state.items()
+        if name in shapes and (array.shape != tuple(shapes[name]) or not is_float(array.dtype))
+    ]
+    if missing or unexpected or misshaped:
+        kinds = {"it has": others, "missing": missing, "unexpected": unexpected, "other shapes": misshaped}
+        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+        raise CheckpointError(f"the checkpoint does not fit the model. {listed}")

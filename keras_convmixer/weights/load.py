@@ -1,0 +1,100 @@
+"""A file or address of weights, of any kind that is known, into a model."""
+
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import safetensors
+
+from keras_convmixer.weights import convert
+from keras_convmixer.weights.download import download
+from keras_convmixer.weights.pickled import CheckpointError
+from keras_convmixer.weights.torch_file import read_torch
+
+
+def load_weights(model, source, *, ema=False, may_resample=()):
+    """Loads weights into a ConvMixer, strictly; see `convert.load_state` for what is adapted.
+
+    Args:
+        model: a `ConvMixer`.
+        source: a path, or an https:// address (see `download.download`), of a PyTorch checkpoint (.pth, .pth.tar),
+            a .safetensors file in either layout of names, or a .keras or .weights.h5 file of a ConvMixer.
+        ema: whether to take a PyTorch checkpoint's averaged weights.
+        may_resample: of "patch_size" and "kernel_size", those in which the weights may differ from the model.
+
+    Raises:
+        CheckpointError (a ValueError): the file is not what it should be or does not fit the model.
+        OSError: there is no such file, or it cannot be downloaded.
+    """
+    path = fetch(source)
+    try:
+        if path.name.endswith(".h5"):
+            # It knows no layer names and no architecture: Keras itself compares it, layer by layer.
+            _keras(model.load_weights, path)
+        else:
+            convert.load_state(model, read_state(path, ema=ema), may_resample=may_resample)
+    except CheckpointError as error:
+        raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+
+def fetch(source):
+    """The local path of a path or address. Raises OSError where there is none."""
+    if str(source).startswith(("https://", "http://")):
+        return download(str(source), check=check)
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{source}: no such file of weights. Published weights are given by name: "
+            'create_model("convmixer_768_32", weights="imagenet")'
+        )
+    return path
+
+
+def read_state(path, *, ema=False):
+    """The state dict, names to numpy arrays, in a .safetensors, PyTorch or .keras file. Raises CheckpointError."""
+    path = Path(path)
+    with open(path, "rb") as file:
+        start = file.read(9)
+    # The length of a JSON header, then the header: no PyTorch file has a brace there.
+    is_safetensors = start[8:] == b"{"
+    if ema and (is_safetensors or path.suffix == ".keras"):
+        raise CheckpointError(f"{path} holds one set of weights, none averaged: read it without ema")
+    if path.suffix == ".keras":
+        return convert.state_dict(_keras(keras.saving.load_model, path, compile=False, safe_mode=True))
+    return _without_wrappers(_read_safetensors(path) if is_safetensors else read_torch(path, ema=ema))
+
+
+def check(path):
+    """Raises CheckpointError unless `path` is a whole file of weights of a known kind, by its name and content."""
+    if path.suffix == ".h5":
+        _keras(h5py.File, path, "r").close()
+    elif path.suffix == ".keras":
+        if not zipfile.is_zipfile(path):
+            raise CheckpointError(f"{path.name} is not a .keras file, or is truncated")
+    else:
+        read_state(path)
+
+
+def _read_safetensors(path):
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in list(file.keys())}
+    except (safetensors.SafetensorError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged, or holds what numpy cannot: {error}") from error
+
+
+def _without_wrappers(state):
+    """Names without what DistributedDataParallel and torch.compile put before them."""
+    for wrapper in ("module.", "_orig_mod.") * 2:
+        if all(name.startswith(wrapper) for name in state):
+            state = {name.removeprefix(wrapper): array for name, array in state.items()}
+    return state
+
+
+def _keras(read, path, *arguments, **options):
+    try:
+        return read(path, *arguments, **options)
+    except Exception as error:  # Keras and h5py raise whatever their parts raise on a damaged or foreign file.
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{path} cannot be loaded: {reason}") from error

@@ -1,0 +1,212 @@
+import errno
+import gzip
+import io
+import multiprocessing
+import os
+import tarfile
+import zipfile
+
+import pytest
+
+from keras_convmixer.data import archive
+
+IMAGES = {f"photos/{name}/{i}.jpg": os.urandom(700) for name in ("cat", "dog") for i in range(4)}
+
+
+def write_tar(path, members, compression="", **special):
+    with tarfile.open(path, f"w:{compression}") as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            for attribute, value in special.items():
+                setattr(info, attribute, value)
+            file.addfile(info, io.BytesIO(content))
+    return path
+
+
+def write_zip(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return path
+
+
+def write(path, members):
+    if path.suffix == ".zip":
+        return write_zip(path, members)
+    return write_tar(path, members, "" if path.suffix == ".tar" else "gz")
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder).as_posix()): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def nothing_left(cache):
+    return not [path for path in cache.rglob("*") if path.name != "lock" and path.is_file()]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_CONVMIXER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+KINDS = ["a.tar", "a.tar.gz", "a.tgz", "a.ZIP".lower()]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_archive_is_unpacked_whole_and_once(name, tmp_path, cache):
+    path = write(tmp_path / name, IMAGES)
+    folder = archive.unpack(path)
+    assert contents(folder) == IMAGES
+    marked = folder / "photos" / "marked"
+    marked.touch()
+    assert archive.unpack(path) == folder
+    assert marked.exists()
+
+
+def test_a_changed_archive_is_unpacked_anew(tmp_path, cache):
+    first = archive.unpack(write(tmp_path / "a.tar", IMAGES))
+    second = archive.unpack(write(tmp_path / "a.tar", IMAGES | {"photos/cat/new.png": b"new"}))
+    assert second != first
+    assert "photos/cat/new.png" in contents(second)
+
+
+def test_only_folders_and_images_are_written(tmp_path, cache):
+    others = {"README.md": b"text", "photos/cat/run.sh": b"rm", "photos/cat/.hidden.jpg": b"", "noext": b""}
+    path = write_zip(tmp_path / "a.zip", IMAGES | others | {"photos/empty/": b""})
+    folder = archive.unpack(path)
+    assert contents(folder) == IMAGES
+    assert (folder / "photos" / "empty").is_dir()
+
+
+@pytest.mark.parametrize("kind", ["a.tar", "a.tar.gz", "a.zip"])
+@pytest.mark.parametrize(
+    "name",
+    ["../out.jpg", "cat/../../out.jpg", "/tmp/out.jpg", "..\\out.jpg", "C:\\out.jpg", "C:out.jpg", "\\out.jpg"],
+)
+def test_a_member_that_would_leave_its_folder_is_refused(kind, name, tmp_path, cache):
+    path = write(tmp_path / kind, IMAGES | {name: b"escaped"})
+    with pytest.raises(ValueError, match=r"cannot be unpacked: .* would leave its folder"):
+        archive.unpack(path)
+    assert nothing_left(cache)
+    assert not list(tmp_path.rglob("out.jpg"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_in_a_tar_are_refused(kind, tmp_path, cache):
+    path = write_tar(tmp_path / "a.tar", {"cat/1.jpg": b""}, type=kind, linkname="/etc/passwd")
+    with pytest.raises(ValueError, match=r"is a (link|device); expected only files and folders"):
+        archive.unpack(path)
+    assert nothing_left(cache)
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path, cache):
+    link = zipfile.ZipInfo("cat/1.jpg")
+    link.external_attr = 0o120777 << 16
+    path = write_zip(tmp_path / "a.zip", IMAGES)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(link, "/etc/passwd")
+    with pytest.raises(ValueError, match=r"'cat/1.jpg' is a link"):
+        archive.unpack(path)
+    assert nothing_left(cache)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip"])
+def test_wherever_an_archive_breaks_off_it_is_reported_and_nothing_is_left(name, tmp_path, cache):
+    whole = write(tmp_path / name, IMAGES).read_bytes()
+    # a complete tar ends in at least two blocks of zeros, of which the first is enough
+    end = 8 * (512 + 1024) + 511 if name == "a.tar" else len(whole) - 1
+    for length in [*range(0, end, 397), *range(0, end, 1536), end]:
+        (tmp_path / name).write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="is damaged or incomplete") as caught:
+            archive.unpack(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    assert nothing_left(cache)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip"])
+def test_another_file_under_an_archives_name_is_reported(name, tmp_path, cache):
+    (tmp_path / name).write_bytes(b"<html>not found</html>" * 100)
+    with pytest.raises(ValueError, match="is damaged or incomplete"):
+        archive.unpack(tmp_path / name)
+
+
+def test_a_damaged_header_does_not_pass_for_the_end(tmp_path, cache):
+    path = write(tmp_path / "a.tar", IMAGES)
+    damaged = bytearray(path.read_bytes())
+    damaged[3 * 1536] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="is damaged or incomplete"):
+        archive.unpack(path)
+
+
+def test_a_damaged_image_in_a_zip_is_noticed(tmp_path, cache):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("cat/1.jpg", bytes(1000))
+    damaged = bytearray(path.read_bytes())
+    damaged[500] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="Bad CRC-32"):
+        archive.unpack(path)
+
+
+def test_an_encrypted_zip_is_refused(tmp_path, cache):
+    path = write_zip(tmp_path / "a.zip", {"cat/1.jpg": b"1234"})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="it is encrypted"):
+        archive.unpack(path)
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.zip"])
+def test_an_archive_that_grows_out_of_proportion_is_refused(name, tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(archive, "ALWAYS_ALLOWED", 1_000_000)
+    path = write(tmp_path / name, {"cat/1.jpg": bytes(5_000_000)})
+    with pytest.raises(ValueError, match="it would unpack to more than a set of images can"):
+        archive.unpack(path)
+    assert nothing_left(cache)
+
+
+def test_many_empty_files_count_too(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(archive, "ALWAYS_ALLOWED", 1_000_000)
+    path = write(tmp_path / "a.tar.gz", {f"cat/{i}.jpg": b"" for i in range(400)})
+    with pytest.raises(ValueError, match="it would unpack to more than a set of images can"):
+        archive.unpack(path)
+
+
+def test_a_full_disk_is_one_line_that_names_the_archive(tmp_path, cache, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archive, "_copied", full)
+    with pytest.raises(OSError, match=r"a.tar cannot be unpacked: .*No space left on device"):
+        archive.unpack(write(tmp_path / "a.tar", IMAGES))
+    assert nothing_left(cache)
+
+
+def test_what_a_killed_process_left_behind_is_cleared_away(tmp_path, cache):
+    path = write(tmp_path / "a.tar", IMAGES)
+    folder = archive.unpack(path)
+    folder.rename(folder.parent / ".writing-killed")
+    assert contents(archive.unpack(path)) == IMAGES
+    assert sorted(entry.name for entry in folder.parent.iterdir()) == ["images", "lock"]
+
+
+def test_two_processes_unpack_it_once(tmp_path, cache):
+    path = write(tmp_path / "a.tar.gz", {f"cat/{i}.jpg": os.urandom(100) for i in range(500)})
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        folders = pool.map(archive.unpack, [path, path])
+    assert folders[0] == folders[1]
+    assert len(contents(folders[0])) == 500
+    assert not list(folders[0].parent.glob(".writing-*"))
+
+
+def test_gzip_is_known_by_its_content(tmp_path, cache):
+    path = write(tmp_path / "a.tar", IMAGES)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert contents(archive.unpack(path)) == IMAGES

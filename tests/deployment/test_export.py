@@ -1,0 +1,237 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from keras_convmixer.bundle import Bundle
+from keras_convmixer.data import decode
+from keras_convmixer.deployment import tflite
+from keras_convmixer.deployment.export import export
+from keras_convmixer.deployment.verify import Comparison, Disagreement, Tolerance
+from keras_convmixer.model import ConvMixer
+
+FORMS = {
+    "none": ("model.tflite", np.float32),
+    "float16": ("model_float16.tflite", np.float32),
+    "dynamic": ("model_dynamic.tflite", np.float32),
+    "int8": ("model_int8.tflite", np.uint8),
+}
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def form(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def tflite_report(form, bundle, tmp_path_factory):
+    out = tmp_path_factory.mktemp(form)
+    return export(bundle, out, format="tflite", quantize=form, images=64, threads=1)
+
+
+@pytest.fixture(scope="module")
+def saved_model_report(bundle, tmp_path_factory):
+    return export(bundle.path, tmp_path_factory.mktemp("out"), images=64, features=True)
+
+
+def test_tflite_file_stands_beside_labels_preprocessing_and_report(form, tflite_report, bundle):
+    path = tflite_report.path
+    assert path.name == FORMS[form][0]
+    assert {file.name for file in path.parent.iterdir()} == {
+        path.name,
+        f"{path.stem}.json",
+        "labels.txt",
+        "preprocessing.json",
+    }
+    assert (path.parent / "labels.txt").read_text().split() == list("0123456789")
+    assert (path.parent / "preprocessing.json").read_text() == bundle.preprocessing.to_json()
+    summary = json.loads((path.parent / f"{path.stem}.json").read_text())
+    assert summary["size"] == path.stat().st_size
+    assert summary["comparison"]["images"] == 64
+
+
+def test_tflite_signature(form, tflite_report):
+    runner = Interpreter(str(tflite_report.path)).get_signature_runner("serving_default")
+    (name, taken), *others = runner.get_input_details().items()
+    assert (name, taken["dtype"], list(taken["shape"]), others) == ("images", FORMS[form][1], [1, 8, 8, 3], [])
+    given = {k: (v["dtype"], list(v["shape"])) for k, v in runner.get_output_details().items()}
+    assert given == dict.fromkeys(("logits", "probabilities"), (np.float32, [1, 10]))
+
+
+def test_tflite_file_computes_what_keras_does(form, tflite_report, held_out, expected):
+    runner = Interpreter(str(tflite_report.path)).get_signature_runner("serving_default")
+    results = [runner(images=image[None].astype(FORMS[form][1])) for image in held_out]
+    got = np.concatenate([result["probabilities"] for result in results])
+    assert np.abs(got - expected).max() < {"none": 1e-5, "float16": 2e-2, "dynamic": 0.2, "int8": 1}[form]
+    assert (got.argmax(1) == expected.argmax(1)).mean() >= 0.95
+    logits = np.concatenate([result["logits"] for result in results])
+    np.testing.assert_allclose(tf.nn.softmax(logits), got, atol=1 / 128 if form == "int8" else 1e-5)
+
+
+def test_number_types_inside(form, tflite_report):
+    tensors = [t for t in Interpreter(str(tflite_report.path)).get_tensor_details() if len(t["shape"]) == 4]
+    types = {np.dtype(tensor["dtype"]).name for tensor in tensors}
+    float16, dynamic = {"float16", "float32"}, {"int8", "float32"}
+    assert types == {"none": {"float32"}, "float16": float16, "dynamic": dynamic, "int8": {"int8", "uint8"}}[form]
+    # int8: each filter of the 5 convolutions has a scale of its own
+    per_channel = sum(len(tensor["quantization_parameters"]["scales"]) > 1 for tensor in tensors)
+    assert per_channel >= 5 or form != "int8"
+
+
+def test_saved_model_serves_in_plain_tensorflow(saved_model_report, tmp_path, digits, held_out, expected):
+    contents = [digits.held_out().encoded(tf.constant(i, tf.int64)).numpy() for i in range(4)]
+    np.savez(tmp_path / "in.npz", images=held_out[:4])
+    for i, content in enumerate(contents):
+        (tmp_path / f"{i}.png").write_bytes(content)
+    script = """
+import sys
+sys.modules["keras_convmixer"] = sys.modules["keras"] = None
+import numpy as np, tensorflow as tf
+model, folder = tf.saved_model.load(sys.argv[1]), sys.argv[2]
+serve = model.signatures
+images = serve["serving_default"](images=tf.constant(np.load(folder + "/in.npz")["images"]))
+files = tf.stack([tf.io.read_file(f"{folder}/{i}.png") for i in range(4)])
+of_files = serve["serve_bytes"](image_bytes=files)
+np.savez(folder + "/out.npz", **{f"{k}_of_images": v for k, v in images.items()},
+         **{f"{k}_of_files": v for k, v in of_files.items()})
+"""
+    command = [sys.executable, "-c", script, str(saved_model_report.path), str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    got = np.load(tmp_path / "out.npz")
+    for source in ("images", "files"):
+        np.testing.assert_allclose(got[f"probabilities_of_{source}"], expected[:4], atol=1e-5)
+        np.testing.assert_allclose(tf.nn.softmax(got[f"logits_of_{source}"]), expected[:4], atol=1e-5)
+        assert got[f"features_of_{source}"].shape == (4, 4, 4, 32)
+
+
+def test_saved_model_takes_files_of_any_size(saved_model_report, bundle):
+    rng = np.random.default_rng(0)
+    pixels = tf.constant(rng.integers(0, 256, (37, 53, 3)), tf.uint8)
+    smooth = tf.cast(tf.image.resize(pixels, (90, 61)), tf.uint8)
+    contents = [
+        tf.io.encode_jpeg(smooth, quality=90),
+        tf.io.encode_jpeg(smooth[..., :1], progressive=True),
+        tf.io.encode_png(pixels),
+        tf.io.encode_png(tf.concat([pixels, pixels[..., :1]], axis=-1)),
+        tf.io.encode_png(tf.cast(pixels[..., :1], tf.uint16) * 256),
+    ]
+    signatures = tf.saved_model.load(saved_model_report.path).signatures
+    of_files = signatures["serve_bytes"](image_bytes=tf.stack(contents))
+    images = tf.stack([decode.evaluation_image(content, bundle.preprocessing) for content in contents])
+    of_images = signatures["serving_default"](images=images)
+    for name in ("probabilities", "logits", "features"):
+        np.testing.assert_allclose(of_files[name], of_images[name], rtol=1e-5, atol=1e-5)
+
+
+def test_saved_model_folder(saved_model_report):
+    path = saved_model_report.path
+    assert {file.name for file in path.parent.iterdir()} == {
+        "saved_model",
+        "saved_model.json",
+        "labels.txt",
+        "preprocessing.json",
+    }
+    assert saved_model_report.comparison.max_difference < 1e-5
+    assert "saved_model" in saved_model_report.as_table()
+    assert "100.00%" in saved_model_report.as_table()
+
+
+def test_a_mixed_precision_model_is_exported_in_float32(bundle, tmp_path):
+    mixed = keras.models.clone_model(
+        bundle.model,
+        clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "mixed_bfloat16"}),
+    )
+    mixed.set_weights(bundle.model.get_weights())
+    report = export(dataclasses.replace(bundle, model=mixed), tmp_path, format="tflite", images=8)
+    runner = Interpreter(str(report.path)).get_signature_runner("serving_default")
+    assert runner.get_output_details()["logits"]["dtype"] == np.float32
+    assert report.comparison.max_difference < 1e-5
+
+
+def test_beyond_tolerance_nothing_is_left_and_the_old_file_stays(bundle, tmp_path):
+    (tmp_path / "model_dynamic.tflite").write_bytes(b"old")
+    with pytest.raises(Disagreement, match=r"model_dynamic.tflite was not kept.*at most 0 is allowed"):
+        export(
+            bundle,
+            tmp_path,
+            format="tflite",
+            quantize="dynamic",
+            images=8,
+            tolerance=Tolerance(0.0, 0.0),
+            threads=1,
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["model_dynamic.tflite"]
+    assert (tmp_path / "model_dynamic.tflite").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    "difference, agreement, kept",
+    [(0.01, 0.99, True), (0.02, 1.0, False), (0.0, 0.98, False), (float("nan"), 1.0, False)],
+)
+def test_tolerance(difference, agreement, kept):
+    comparison = Comparison(100, difference, agreement, 1.0, 1.0)
+    if kept:
+        comparison.check(Tolerance(0.01, 0.99), "model")
+    else:
+        with pytest.raises(Disagreement, match="model was not kept"):
+            comparison.check(Tolerance(0.01, 0.99), "model")
+
+
+@keras.saving.register_keras_serializable()
+def digamma(x):
+    return tf.math.digamma(x)
+
+
+def test_operations_that_are_not_built_in_are_refused(bundle, tmp_path, capfd):
+    model = ConvMixer(
+        8, 1, 3, 2, input_shape=(8, 8, 3), num_classes=10, classifier_activation=None, activation=digamma
+    )
+    with pytest.raises(ValueError, match="TFLite does not have built in: Digamma"):
+        export(dataclasses.replace(bundle, model=model), tmp_path, format="tflite", images=8)
+    assert list(tmp_path.iterdir()) == []
+    assert "Digamma" in capfd.readouterr().err, "the converter's own words are shown when it fails"
+
+
+def test_a_file_with_flex_operations_is_recognised():
+    function = tf.function(tf.linalg.cholesky, input_signature=[tf.TensorSpec((2, 2), tf.float32)])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+    with pytest.raises(ValueError, match="FlexCholesky"):
+        tflite.check_operators(converter.convert())
+
+
+def test_native_log_lines_are_held_back(bundle, tmp_path, capfd):
+    export(bundle, tmp_path, format="tflite", images=8, threads=1)
+    assert capfd.readouterr().err == ""
+
+
+def test_data_can_be_named(bundle, tmp_path):
+    report = export(dataclasses.replace(bundle, path=None), tmp_path, format="tflite", data="digits", images=8)
+    assert report.comparison.images == 8
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"format": "onnx"}, "unknown format 'onnx'; known: saved_model, tflite"),
+        ({"format": "tflite", "quantize": "int4"}, "unknown quantize 'int4'; known: none, float16, dynamic, int8"),
+        ({"quantize": "int8"}, "is for format"),
+        ({"images": 0}, "images must be at least 1, got 0"),
+    ],
+)
+def test_bad_arguments(bundle, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        export(bundle, tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_data(bundle, tmp_path):
+    with pytest.raises(ValueError, match="give --data"):
+        export(Bundle(bundle.model, bundle.preprocessing, bundle.classes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,110 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_convmixer.bundle import Bundle
+from keras_convmixer.deployment.predict import as_json, as_table, find_images, predict
+from keras_convmixer.model import ConvMixer
+from keras_convmixer.preprocessing import Preprocessing
+
+
+@pytest.fixture
+def photos(digits, tmp_path):
+    """0.png, 1.PNG and below/2.jpeg of held-out digits; broken.jpg and below/notes.txt, which are no images."""
+    images = digits.held_out()
+    contents = [images.encoded(tf.constant(i, tf.int64)).numpy() for i in range(3)]
+    (tmp_path / "below").mkdir()
+    (tmp_path / "0.png").write_bytes(contents[0])
+    (tmp_path / "1.PNG").write_bytes(contents[1])
+    (tmp_path / "below" / "2.jpeg").write_bytes(contents[2])
+    (tmp_path / "below" / "notes.txt").write_text("no image")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff but no more")
+    return tmp_path
+
+
+def test_probabilities_best_first(bundle, photos, expected):
+    (first,) = predict(bundle, photos / "0.png", top=3)
+    assert first.error is None
+    best = np.argsort(-expected[0])[:3]
+    assert [name for name, _ in first.classes] == [str(i) for i in best]
+    np.testing.assert_allclose([p for _, p in first.classes], expected[0][best], atol=1e-5)
+
+
+def test_a_model_folder_and_batches_give_the_same(bundle, photos):
+    whole = predict(bundle, [photos])
+    for one, other in zip(whole, predict(bundle.path, [str(photos)], batch_size=1), strict=True):
+        assert one.path == other.path
+        assert one.error == other.error
+        np.testing.assert_allclose([p for _, p in one.classes], [p for _, p in other.classes], atol=1e-6)
+
+
+def test_what_is_no_image_is_reported_and_the_rest_goes_on(bundle, photos):
+    found = predict(bundle, [photos / "broken.jpg", photos / "below" / "notes.txt", photos / "0.png"])
+    assert [bool(prediction.error) for prediction in found] == [True, True, False]
+    assert [len(prediction.classes) for prediction in found] == [0, 0, 5]
+    assert "not a JPEG" in found[1].error
+    assert all("\n" not in prediction.error for prediction in found[:2])
+
+
+def test_top_is_at_most_the_number_of_classes(bundle, photos):
+    (prediction,) = predict(bundle, [photos / "0.png"], top=50)
+    assert len(prediction.classes) == 10
+    assert sum(probability for _, probability in prediction.classes) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("arguments", [{"top": 0}, {"batch_size": 0}])
+def test_bad_arguments(bundle, photos, arguments):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        predict(bundle, [photos], **arguments)
+
+
+def names(root, found):
+    return [path.relative_to(root).as_posix() for path in found]
+
+
+def test_folders_are_searched_for_image_files(photos):
+    (photos / ".hidden.png").write_bytes(b"")
+    assert names(photos, find_images([photos])) == ["0.png", "1.PNG", "below/2.jpeg", "broken.jpg"]
+
+
+def test_patterns_and_no_file_twice(photos):
+    found = find_images([photos / "*.png", photos / "**" / "*.jp*g", photos / "0.png", photos / "below"])
+    assert names(photos, found) == ["0.png", "below/2.jpeg", "broken.jpg"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern(photos):
+    (photos / "0.png").rename(photos / "a[0].png")
+    assert names(photos, find_images([photos / "a[0].png"])) == ["a[0].png"]
+
+
+@pytest.mark.parametrize("path", ["missing.png", "*.webp", "empty"])
+def test_nothing_found_names_the_argument(photos, path):
+    (photos / "empty").mkdir()
+    with pytest.raises(FileNotFoundError) as error:
+        find_images([photos / "0.png", photos / path])
+    assert str(photos / path) in str(error.value)
+
+
+def test_table_and_json(bundle, photos):
+    predictions = predict(bundle, [photos / "0.png", photos / "broken.jpg"], top=2)
+    (best, probability), _ = predictions[0].classes
+    lines = as_table(predictions).splitlines()
+    assert lines[0] == str(photos / "0.png")
+    assert lines[1].split() == [f"{probability:.2%}", best]
+    assert lines[3:] == [str(photos / "broken.jpg"), f"  error: {predictions[1].error}"]
+    first, second = json.loads(as_json(predictions))
+    assert first["path"] == str(photos / "0.png")
+    assert first["classes"][0] == {"class": best, "probability": probability}
+    assert second == {"path": str(photos / "broken.jpg"), "error": predictions[1].error}
+
+
+def test_wordnet_ids_are_shown_in_words(photos):
+    keras.utils.set_random_seed(0)
+    model = ConvMixer(8, 1, 3, 2, input_shape=(8, 8, 3), num_classes=2, classifier_activation=None)
+    bundle = Bundle(model, Preprocessing((8, 8), 1.0), ("n01440764", "n01443537"))
+    (prediction,) = predict(bundle, [photos / "0.png"])
+    shown = {name for name, _ in prediction.classes}
+    assert shown == {"tench, Tinca tinca", "goldfish, Carassius auratus"}

@@ -1,0 +1,111 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_convmixer import Recipe
+from keras_convmixer.training.recipe import list_recipes
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_recipes_of_the_package_round_trip(name, written):
+    recipe = Recipe.load(name)
+    assert Recipe.load(written(recipe.to_yaml())) == recipe
+
+
+def test_the_four_recipes():
+    assert list_recipes() == ["cifar10", "digits", "finetune", "imagenet"]
+
+
+def test_imagenet_is_the_authors_recipe():
+    recipe = Recipe.load("imagenet")
+    optimizer, training, augmentation = recipe.optimizer, recipe.training, recipe.augmentation
+    assert (training.epochs, training.batch_size, training.ema) == (150, 640, None)
+    assert (optimizer.learning_rate, optimizer.weight_decay, optimizer.epsilon) == (0.01, 2e-5, 1e-3)
+    assert (optimizer.clip_norm, optimizer.decay) == (1.0, "kernels")
+    assert (augmentation.mixup, augmentation.cutmix, training.label_smoothing) == (0.5, 0.5, 0.1)
+    assert (augmentation.rand_augment, augmentation.random_erasing) == ("rand-m9-mstd0.5-inc1", 0.25)
+
+
+def test_reads_numbers_as_people_write_them(written):
+    # YAML 1.1 reads 1e-3, which has no dot, as a string.
+    recipe = Recipe.load(written("optimizer: {learning_rate: 1e-3}\ntraining: {epochs: '5'}\n"))
+    assert (recipe.optimizer.learning_rate, recipe.training.epochs) == (0.001, 5)
+
+
+@given(epochs=st.integers(1, 1000), rate=st.floats(0, 10), ema=st.none() | st.floats(0.1, 0.999))
+def test_overrides_win(epochs, rate, ema):
+    overrides = [f"training.epochs={epochs}", f"optimizer.learning_rate={rate!r}"]
+    overrides += [] if ema is None else [f"training.ema={ema!r}"]
+    recipe = Recipe.load("digits", overrides)
+    assert (recipe.training.epochs, recipe.optimizer.learning_rate, recipe.training.ema) == (epochs, rate, ema)
+
+
+def test_an_override_may_name_an_empty_section(written):
+    assert Recipe.load(written("training:\n"), ["training.epochs=3"]).training.epochs == 3
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        (
+            "optimizer: {learning_rat: 1}",
+            "unknown key 'optimizer.learning_rat'; did you mean 'optimizer.learning_rate'",
+        ),
+        ("optimiser: {}", "unknown key 'optimiser'; did you mean 'optimizer'"),
+        ("zzz: 1", "unknown key 'zzz'; known: seed, data"),
+        ("training: {epochs: many}", "training.epochs: .* got 'many'"),
+        ("training: {epochs: 0}", "training.epochs: .* greater than or equal to 1, got 0"),
+        ("training: {precision: fp8}", "training.precision: .*'mixed_bfloat16'"),
+        ("training: 5", "training: .* got 5"),
+        ("model: {input_size: [32]}", "model.input_size"),
+        ("- a list", "must hold sections"),
+        ("", "must hold sections"),
+        ("a: [", "is not YAML"),
+        ("!!python/object/apply:os.system ['touch pwned']", "is not YAML"),
+    ],
+)
+def test_refuses_what_it_does_not_know(written, tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        Recipe.load(written(text))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    "override,message",
+    [
+        ("training.epoch=5", "did you mean 'training.epochs'"),
+        ("trainig.epochs=5", "did you mean 'training'"),
+        ("training.epochs", "expected KEY=VALUE"),
+        ("seed.x=1", "'seed' is not a section"),
+        ("seed=[", "is not a YAML value"),
+    ],
+)
+def test_refuses_wrong_overrides(override, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe.load("digits", [override])
+
+
+def test_a_missing_recipe_names_those_there_are():
+    with pytest.raises(FileNotFoundError, match="cifar10, digits, finetune, imagenet"):
+        Recipe.load("cifar11")
+
+
+def test_differences_name_the_keys():
+    recipe = Recipe.load("digits")
+    other = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, epochs=3))
+    assert recipe.differences(other) == [f"training.epochs: {recipe.training.epochs} here, 3 there"]
+    assert recipe.differences(recipe) == []

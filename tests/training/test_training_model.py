@@ -1,0 +1,110 @@
+"""The model that trains computes what the plain one computes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_convmixer
+from keras_convmixer.training.training_model import training_model
+
+LOSS = keras.losses.CategoricalCrossentropy(from_logits=True)
+
+
+def plain(activation="gelu", depth=3, **arguments):
+    keras.utils.set_random_seed(3)
+    return keras_convmixer.ConvMixer(
+        16, depth, 5, 2, input_shape=(12, 12, 3), num_classes=5, classifier_activation=None, activation=activation
+    )
+
+
+def batch(seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(0, 255, (8, 12, 12, 3)).astype("float32"), np.eye(5, dtype="float32")[rng.integers(0, 5, 8)]
+
+
+def gradients(model, images, labels):
+    @tf.function
+    def run():
+        with tf.GradientTape() as tape:
+            loss = LOSS(labels, model(images, training=True))
+        return loss, tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    return run()
+
+
+@pytest.mark.parametrize("rematerialize", [False, True])
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_gradients_equal_kerass_own(activation, rematerialize):
+    model = plain(activation)
+    ours = training_model(model, rematerialize=rematerialize)
+    expected_loss, expected = gradients(model, *batch())
+    loss, found = gradients(ours, *batch())
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in expected))
+    for a, b, variable in zip(found, expected, model.trainable_variables):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * norm, err_msg=variable.path)
+
+
+def test_running_variances_are_the_unbiased_ones():
+    model = plain(depth=1)
+    ours = training_model(model)
+    for m in (model, ours):
+        gradients(m, *batch())
+    theirs, found = (m.get_layer("block_0_depthwise_norm") for m in (model, ours))
+    n = 8 * 6 * 6
+    unbiased = 0.9 + (theirs.moving_variance.numpy() - 0.9) * n / (n - 1)
+    np.testing.assert_allclose(found.moving_variance, unbiased, rtol=1e-5)
+    np.testing.assert_allclose(found.moving_mean, theirs.moving_mean, rtol=1e-5, atol=1e-7)
+
+
+def test_inference_equals_the_plain_model():
+    model = plain()
+    ours = training_model(model)
+    gradients(ours, *batch())
+    model.set_weights(ours.get_weights())
+    np.testing.assert_allclose(model(batch(1)[0]), ours(batch(1)[0], training=False), atol=1e-5)
+
+
+def test_a_frozen_backbone_keeps_its_statistics():
+    model = plain()
+    for layer in model.layers:
+        layer.trainable = layer.name == "head"
+    ours = training_model(model)
+    before = ours.get_weights()
+    gradients(ours, *batch())
+    assert [v.path for v in ours.trainable_variables] == ["head/kernel", "head/bias"]
+    for a, b in zip(before, ours.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("rematerialize", [False, True])
+def test_mixed_precision_keeps_both_ends_in_float32(rematerialize):
+    model = plain()
+    ours = training_model(model, "mixed_bfloat16", rematerialize)
+    assert ours.get_layer("normalization").compute_dtype == "float32"
+    assert ours.get_layer("block_1_pointwise_norm").compute_dtype == "bfloat16"
+    assert ours(batch()[0]).dtype == "float32"
+    np.testing.assert_allclose(ours(batch()[0]), model(batch()[0]), atol=0.05)
+    loss, found = gradients(ours, *batch())
+    assert all(np.all(np.isfinite(g)) and np.any(g) for g in found)
+    assert {v.dtype for v in ours.trainable_variables} == {"float32"}
+
+
+def operations(model):
+    @tf.function
+    def run(images):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(images, training=True))
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    graph = run.get_concrete_function(tf.TensorSpec((8, 12, 12, 3))).graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return [node.op for node in nodes]
+
+
+def test_rematerialisation_computes_each_convolution_twice():
+    model = plain()
+    kept, recomputed = operations(training_model(model)), operations(training_model(model, rematerialize=True))
+    assert (kept.count("Conv2D"), recomputed.count("Conv2D")) == (4, 8)
+    assert recomputed.count("DepthwiseConv2dNative") == 6

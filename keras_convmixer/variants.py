@@ -153,7 +153,8 @@ def convert_checkpoint(source, *, ema=False, **arguments):
     from keras_convmixer.weights import convert, load
 
     path = load.fetch(source)
-    found = convert.architecture(load.read_state(path, ema=ema))
+    with load.open_state(path, ema=ema) as state:
+        found = convert.architecture(state)
     channels, num_classes = found.pop("channels"), found.pop("num_classes")
     if None in (channels, *found.values()):
         raise ValueError(f"{source} does not hold a ConvMixer: its stem or its first block is missing")

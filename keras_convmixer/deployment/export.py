@@ -87,7 +87,7 @@ def export(
         format: "saved_model" or "tflite".
         quantize: "none", "float16", "dynamic" or "int8"; for TFLite only.
         data: what `--data` takes. Default: the data the model was trained on. The comparison is on its held-out
-            images; for int8, 200 of its training images set the ranges of the activations.
+            images, or on all if none are held out; for int8, 200 training images set the activations' ranges.
         images: how many images to compare on, at most, spread evenly over the split.
         features: whether to give the last block's map too, as `features`; class activation maps need it.
         tolerance: a `verify.Tolerance`. Default: that of `verify.TOLERANCES`.
@@ -109,7 +109,9 @@ def export(
         raise ValueError("export works with Keras on TensorFlow only; set KERAS_BACKEND=tensorflow")
     bundle = model if isinstance(model, bundles.Bundle) else bundles.load(model)
     dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)
-    held_out = _spread(dataset.held_out(), images)
+    # "all" is there where one split was made into two: with too few images for that, none are held out.
+    nothing_held_out = "all" in dataset.splits and "validation" not in dataset.splits
+    held_out = _spread(dataset.split("all") if nothing_held_out else dataset.held_out(), images)
     preprocessing = bundle.preprocessing
     tolerance = tolerance or verify.TOLERANCES[quantize]
     reference = in_float32(bundle.model)

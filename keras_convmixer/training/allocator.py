@@ -4,7 +4,7 @@ import ctypes
 import platform
 
 # From glibc's malloc.h: mallopt's parameters.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed_memory():
@@ -12,11 +12,13 @@ def keep_freed_memory():
 
     A training step frees and asks again for the same tensors of tens of megabytes. glibc gives each back to the
     system and gets it anew, page by page and zeroed, which on a CPU costs more than the arithmetic of an
-    elementwise operation: a product of two 34 MB tensors took 34 ms of processor time, and 6 ms so.
+    elementwise operation. A step of 512 CIFAR-10 images through ConvMixer-256/8 took 33 s of processor time on
+    two cores, and 20 s so.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
     libc.mallopt(_MMAP_MAX, 0)
-    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    libc.mallopt(_TRIM_THRESHOLD, -1)  # never
     libc.mallopt(_TOP_PAD, 2**28)
+    libc.mallopt(_ARENA_MAX, 1)  # a thread's own arena holds 64 MB at most, and maps what is larger anew

@@ -9,11 +9,11 @@ import warnings
 
 import numpy as np
 from keras import ops
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from keras_convmixer import files
 from keras_convmixer.weights import resample
-from keras_convmixer.weights.pickled import CheckpointError
+from keras_convmixer.weights.stored import CheckpointError
 
 # What a layer of each kind holds, in the order of Keras's variables, and the axes that turn it into Keras's order.
 CONVOLUTION = {"weight": (2, 3, 1, 0), "bias": (0,)}
@@ -77,7 +77,8 @@ def save_torch(model, path):
         ValueError: the model is not a ConvMixer.
     """
     with files.replacing(path) as temporary:
-        save_file(state_dict(model), temporary, metadata={"format": "pt"})
+        # Not save_file, which gives the file to its owner alone.
+        temporary.write_bytes(save(state_dict(model), metadata={"format": "pt"}))
 
 
 def load_state(model, state, *, may_resample=()):
@@ -89,7 +90,7 @@ def load_state(model, state, *, may_resample=()):
 
     Args:
         model: a `ConvMixer`.
-        state: names to arrays. Not changed.
+        state: names to arrays or `StoredArray`s. Not changed.
         may_resample: of "patch_size" and "kernel_size", those in which the checkpoint may differ from the model;
             it is then resampled.
 
@@ -170,15 +171,15 @@ def _variables(model, sequential=False):
 
 def _adapted(name, array, ours, theirs, may_resample):
     def differ(size):
-        return array.ndim == 4 and ours[size] != theirs[size]
+        return len(array.shape) == 4 and ours[size] != theirs[size]
 
     if name in ("stem.0.weight", "0.weight"):
         if differ("channels"):
-            array = resample.channels(array, ours["channels"])
+            array = resample.channels(np.asarray(array), ours["channels"])
         if differ("patch_size") and "patch_size" in may_resample:
-            array = resample.patch_embedding(array, ours["patch_size"])
+            array = resample.patch_embedding(np.asarray(array), ours["patch_size"])
     elif name.endswith(".0.fn.0.weight") and differ("kernel_size") and "kernel_size" in may_resample:
-        array = resample.depthwise(array, ours["kernel_size"])
+        array = resample.depthwise(np.asarray(array), ours["kernel_size"])
     return array
 
 

@@ -1,16 +1,28 @@
 """A file or address of weights, of any kind that is known, into a model."""
 
+import contextlib
+import functools
 import zipfile
 from pathlib import Path
 
 import h5py
 import keras
+import ml_dtypes
+import numpy as np
 import safetensors
 
 from keras_convmixer.weights import convert
 from keras_convmixer.weights.download import download
-from keras_convmixer.weights.pickled import CheckpointError
-from keras_convmixer.weights.torch_file import read_torch
+from keras_convmixer.weights.stored import CheckpointError, StoredArray
+from keras_convmixer.weights.torch_file import open_torch
+
+SAFETENSORS_DTYPES = {
+    "F16": np.dtype("float16"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F32": np.dtype("float32"),
+    "F64": np.dtype("float64"),
+    "I64": np.dtype("int64"),
+}
 
 
 def load_weights(model, source, *, ema=False, may_resample=()):
@@ -33,7 +45,8 @@ def load_weights(model, source, *, ema=False, may_resample=()):
             # It knows no layer names and no architecture: Keras itself compares it, layer by layer.
             _keras(model.load_weights, path)
         else:
-            convert.load_state(model, read_state(path, ema=ema), may_resample=may_resample)
+            with open_state(path, ema=ema) as state:
+                convert.load_state(model, state, may_resample=may_resample)
     except CheckpointError as error:
         raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
@@ -51,8 +64,16 @@ def fetch(source):
     return path
 
 
-def read_state(path, *, ema=False):
-    """The state dict, names to numpy arrays, in a .safetensors, PyTorch or .keras file. Raises CheckpointError."""
+@contextlib.contextmanager
+def open_state(path, *, ema=False):
+    """The state dict in a .safetensors, PyTorch or .keras file, as a context in which its arrays can be read.
+
+    Yields:
+        A dictionary of names to `StoredArray`s or numpy arrays.
+
+    Raises:
+        CheckpointError: the file is not what it should be. OSError: it cannot be opened.
+    """
     path = Path(path)
     with open(path, "rb") as file:
         start = file.read(9)
@@ -61,8 +82,10 @@ def read_state(path, *, ema=False):
     if ema and (is_safetensors or path.suffix == ".keras"):
         raise CheckpointError(f"{path} holds one set of weights, none averaged: read it without ema")
     if path.suffix == ".keras":
-        return convert.state_dict(_keras(keras.saving.load_model, path, compile=False, safe_mode=True))
-    return _without_wrappers(_read_safetensors(path) if is_safetensors else read_torch(path, ema=ema))
+        yield convert.state_dict(_keras(keras.saving.load_model, path, compile=False, safe_mode=True))
+    else:
+        with _open_safetensors(path) if is_safetensors else open_torch(path, ema=ema) as state:
+            yield _without_wrappers(state)
 
 
 def check(path):
@@ -73,15 +96,28 @@ def check(path):
         if not zipfile.is_zipfile(path):
             raise CheckpointError(f"{path.name} is not a .keras file, or is truncated")
     else:
-        read_state(path)
+        with open_state(path) as state:
+            for array in state.values():
+                np.asarray(array)
 
 
-def _read_safetensors(path):
+@contextlib.contextmanager
+def _open_safetensors(path):
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in list(file.keys())}
-    except (safetensors.SafetensorError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged, or holds what numpy cannot: {error}") from error
+        file = safetensors.safe_open(path, framework="numpy")
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    with file:
+        state = {}
+        for name in list(file.keys()):
+            entry = file.get_slice(name)
+            if entry.get_dtype() not in SAFETENSORS_DTYPES:
+                raise CheckpointError(
+                    f"{path}: {name} is of type {entry.get_dtype()}, which no ConvMixer's weights are"
+                )
+            dtype = SAFETENSORS_DTYPES[entry.get_dtype()]
+            state[name] = StoredArray(tuple(entry.get_shape()), dtype, functools.partial(file.get_tensor, name))
+        yield state
 
 
 def _without_wrappers(state):

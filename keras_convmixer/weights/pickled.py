@@ -12,13 +12,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-
-class CheckpointError(ValueError):
-    """A file of weights that cannot be used. The message says in one line what is wrong with it."""
-
-    def __init__(self, message):
-        # What a message quotes from the file must not break the line or steer the terminal.
-        super().__init__("".join(char if char.isprintable() else "?" for char in message))
+from keras_convmixer.weights.stored import CheckpointError
 
 
 class Storage(NamedTuple):

@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 from torch_writer import Call, Global, contents, tensor, write_legacy, write_zip
 
-from keras_convmixer.weights.load import read_state
-from keras_convmixer.weights.pickled import CheckpointError
+from keras_convmixer.weights.load import open_state
+from keras_convmixer.weights.stored import CheckpointError
+
+
+def read_state(path, ema=False):
+    with open_state(path, ema=ema) as state:
+        return {name: np.asarray(array) for name, array in state.items()}
+
 
 VALUES = np.array([[0.5, -2.0, 3.25], [1e-3, 7.0, -0.125]])
 
@@ -146,6 +152,7 @@ BROKEN = {
     "a list": in_zip([1, 2]),
     "no tensors": in_zip({"state_dict": {"w": 1}}),
     "no weights": in_zip({}),
+    "a number for a name": in_zip({"state_dict": {3: tensor("0", "float32", 1, (1,), (1,))}}, ONE),
     "a missing storage": in_zip({"w": tensor("0", "float32", 1, (1,), (1,))}),
     "a short storage": in_zip({"w": tensor("0", "float32", 2, (2,), (1,))}, ONE),
     "beyond the storage": in_zip({"w": tensor("0", "float32", 1, (2,), (1,))}, ONE),
@@ -193,6 +200,14 @@ def test_broken_files_are_refused_in_one_line_and_bounded_memory(tmp_path, kind)
 def test_deep_nesting_does_not_exhaust_the_stack(tmp_path, pickle):
     with pytest.raises(CheckpointError):
         read_state(write_zip(tmp_path / "deep.pth", None, {}, pickle=pickle))
+
+
+def test_deep_nesting_among_the_storage_keys_does_not_exhaust_the_stack(tmp_path):
+    path = write_legacy(tmp_path / "deep.pth", {}, {}, 4)
+    sound = path.read_bytes()
+    path.write_bytes(sound.removesuffix(b"](e.") + b"])" + b"\x85" * 200_000 + b"a.")
+    with pytest.raises(CheckpointError, match="no plain names"):
+        read_state(path)
 
 
 @pytest.mark.parametrize(

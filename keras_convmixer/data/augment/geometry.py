@@ -65,8 +65,10 @@ def _affine(image, matrix, interpolation, fill):
 
 def _nearest(image, matrix, fill):
     a, b, c, d, e, f = tf.unstack(matrix)
-    # TensorFlow counts from the first pixel's centre, Pillow from its corner.
-    transform = tf.stack([a, b, c + (a + b - 1.0) / 2.0, d, e, f + (d + e - 1.0) / 2.0, 0.0, 0.0])
+    # Pillow's coefficients are fixed-point numbers of 16 bits, which decides the many ties of a shear. TensorFlow
+    # counts from the first pixel's centre, Pillow from its corner.
+    transform = tf.stack([a, b, c + (a + b) / 2.0, d, e, f + (d + e) / 2.0, 0.0, 0.0])
+    transform = tf.floor(transform * 65536.0 + 0.5) / 65536.0 - np.array([0, 0, 0.5, 0, 0, 0.5, 0, 0], "float32")
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=(image - fill)[None],
         transforms=transform[None],

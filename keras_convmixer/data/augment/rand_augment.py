@@ -42,6 +42,8 @@ class RandAugment(SeededAugmentation):
         if len(self.fill) != 3 or not all(0 <= value <= 255 for value in self.fill):
             raise ValueError(f"fill must be three numbers in 0–255, got {fill!r}")
         self._build_branches()
+        # A function, so that the many branches are traced once and not once for each operation.
+        self._step = tf.function(self._apply, autograph=False)
 
     def _build_branches(self):
         """Lists what can be done to an image, and in `_choice[bicubic, operation]` which of these is meant."""
@@ -85,13 +87,11 @@ class RandAugment(SeededAugmentation):
         branch = tf.gather_nd(self._choice, tf.stack([drawn["bicubic"], drawn["operation"]], 1))
         branch = branch * tf.cast(drawn["applied"], tf.int32)
         image = pixels.whole(image)
-        # A function, so that its many branches are traced once and not once for each operation.
-        step = tf.function(self._step, autograph=False)
         for i in range(self._policy.num_ops):
-            image = step(image, branch[i], drawn["magnitude"][i], drawn["sign"][i])
+            image = self._step(image, branch[i], drawn["magnitude"][i], drawn["sign"][i])
         return image
 
-    def _step(self, image, branch, magnitude, sign):
+    def _apply(self, image, branch, magnitude, sign):
         return tf.switch_case(branch, [functools.partial(f, image, magnitude, sign) for f in self._branches])
 
     def get_config(self):

@@ -1,0 +1,171 @@
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+import yaml
+
+import keras_convmixer
+from keras_convmixer.training import checkpoint
+
+
+def history(run):
+    return list(csv.DictReader((run / "history.csv").open()))
+
+
+def test_leaves_a_run_that_every_command_takes(small_recipe, tmp_path):
+    recipe = small_recipe()
+    bundle = keras_convmixer.train(recipe, tmp_path, verbose=0)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["images"] == 359
+    assert metrics["top1"] > 0.3
+    assert [row["epoch"] for row in history(tmp_path)] == ["1", "2"]
+    assert float(history(tmp_path)[-1]["val_accuracy"]) == pytest.approx(metrics["top1"])
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["training"]["epochs"] == 2
+    assert list((tmp_path / "logs").rglob("events.out.tfevents.*"))
+
+    evaluation = keras_convmixer.evaluate(tmp_path)
+    assert evaluation.split == "validation"
+    assert (evaluation.top(1), evaluation.top(5)) == (metrics["top1"], metrics["top5"])
+    loaded = keras_convmixer.load(tmp_path)
+    assert {w.dtype for w in loaded.model.weights} == {"float32"}
+    for ours, theirs in zip(loaded.model.get_weights(), bundle.model.get_weights()):
+        np.testing.assert_array_equal(ours, theirs)
+
+    # Calling again trains no further.
+    again = keras_convmixer.train(recipe, tmp_path, verbose=0)
+    np.testing.assert_array_equal(again.model.get_weights()[0], bundle.model.get_weights()[0])
+    assert len(history(tmp_path)) == 2
+
+
+def test_goes_on_where_it_was_interrupted(small_recipe, tmp_path, monkeypatch):
+    recipe = small_recipe("training.ema=0.9", "model.stochastic_depth=0.1")
+    whole = keras_convmixer.train(recipe, tmp_path / "whole", verbose=0)
+
+    written = checkpoint.Checkpoints.on_epoch_end
+
+    def interrupted(self, epoch, logs=None):
+        written(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "on_epoch_end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        keras_convmixer.train(recipe, tmp_path / "parts", verbose=0)
+    monkeypatch.undo()
+    assert len(history(tmp_path / "parts")) == 1
+    parts = keras_convmixer.train(recipe, tmp_path / "parts", verbose=0)
+
+    assert len(history(tmp_path / "parts")) == 2
+    # The batches are the same to the bit; sums on several threads are not.
+    for a, b in zip(parts.model.get_weights(), whole.model.get_weights()):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+    last = [row["loss"] for row in (history(tmp_path / "parts")[-1], history(tmp_path / "whole")[-1])]
+    assert float(last[0]) == pytest.approx(float(last[1]), rel=1e-3)
+
+
+def test_refuses_the_run_of_another_recipe(small_recipe, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(small_recipe().to_yaml())
+    with pytest.raises(ValueError, match=r"run of another recipe \(training.epochs: 3 here, 2 there\)"):
+        keras_convmixer.train(small_recipe("training.epochs=3"), tmp_path, verbose=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_early_stopping_keeps_the_best_epoch(small_recipe, tmp_path):
+    # With a rate of 0 no epoch is better than the first.
+    recipe = small_recipe("training.epochs=9", "training.early_stopping=1", "optimizer.learning_rate=0")
+    keras_convmixer.train(recipe, tmp_path, verbose=0)
+    rows = history(tmp_path)
+    best = max(range(len(rows)), key=lambda i: float(rows[i]["val_accuracy"]))
+    assert len(rows) == best + 2 < 9
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["top1"] == pytest.approx(float(rows[best]["val_accuracy"]))
+
+
+def test_starts_from_a_model_folder(small_recipe, tmp_path, capsys):
+    start = keras_convmixer.train(small_recipe("training.epochs=1"), tmp_path / "start", verbose=0)
+    recipe = small_recipe(
+        f"model.weights={tmp_path / 'start'}",
+        "model.dim=null",
+        "model.depth=null",
+        "training.epochs=1",
+        "training.freeze_backbone=true",
+        "training.class_weights=true",
+        "optimizer.backbone_multiplier=0.1",
+    )
+    tuned = keras_convmixer.train(recipe, tmp_path / "tuned", verbose=0)
+    for layer in start.model.layers:
+        same = [
+            np.array_equal(a, b)
+            for a, b in zip(layer.get_weights(), tuned.model.get_layer(layer.name).get_weights())
+        ]
+        assert all(same) == (layer.name != "head")
+
+
+def test_a_loss_that_is_not_finite_is_an_error(small_recipe, tmp_path):
+    recipe = small_recipe("optimizer.learning_rate=1e30", "training.epochs=5", "optimizer.clip_norm=null")
+    with pytest.raises(ValueError, match=r"loss is (nan|inf) in epoch .* lower optimizer.learning_rate"):
+        keras_convmixer.train(recipe, tmp_path, verbose=0)
+    assert not (tmp_path / "model.keras").exists()
+
+
+@pytest.mark.parametrize(
+    "override,message",
+    [
+        ("training.batch_size=5000", "1438 training images are fewer than the batch size 5000"),
+        ("model.dim=null", "the recipe names no architecture: give model.variant, or also model.dim"),
+        ("model.variant=convmixer_foo", "unknown model"),
+    ],
+)
+def test_refuses_what_cannot_be_trained(small_recipe, tmp_path, override, message):
+    with pytest.raises(ValueError, match=message):
+        keras_convmixer.train(small_recipe(override), tmp_path, verbose=0)
+
+
+@pytest.fixture
+def compiled():
+    model = keras_convmixer.create_model("convmixer_tiny", classifier_activation=None, stochastic_depth=0.1)
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def test_a_checkpoint_restores_every_variable(compiled, tmp_path):
+    path = tmp_path / "c.safetensors"
+    average = [keras.Variable(np.full(3, 0.5))]
+    saved = checkpoint.state(compiled, average)
+    checkpoint.write(path, saved, {"history": [1]})
+    for variable in [*compiled.variables, *compiled.optimizer.variables, *average]:
+        variable.assign(keras.ops.zeros_like(variable))
+    checkpoint.restore(path, compiled, average)
+    for key, value in checkpoint.state(compiled, average).items():
+        np.testing.assert_array_equal(value, saved[key], err_msg=key)
+    assert checkpoint.read(path)[1] == {"history": [1]}
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(compiled, tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "c.safetensors"
+    checkpoint.write(path, {"x": np.ones(3)}, {"history": []})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # every longer file fails as on a full disk
+    try:
+        with pytest.raises(OSError, match="could not be written"):
+            checkpoint.write(path, checkpoint.state(compiled), {"history": []})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    np.testing.assert_array_equal(checkpoint.read(path)[0]["x"], np.ones(3))
+    assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(compiled, tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpoint.write(path, checkpoint.state(compiled), {"history": []})
+    whole = path.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"\xff" * 100):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="not a checkpoint, or is damaged"):
+            checkpoint.restore(path, compiled)
+    checkpoint.write(path, {"model/0000/x": np.ones(3)}, {"history": []})
+    with pytest.raises(ValueError, match="state of another model"):
+        checkpoint.restore(path, compiled)

@@ -15,6 +15,7 @@ import keras
 
 from keras_convmixer import classes as class_names
 from keras_convmixer import files
+from keras_convmixer.model import architecture
 from keras_convmixer.preprocessing import Preprocessing
 from keras_convmixer.variants import VARIANTS, create_model, get_variant
 
@@ -85,6 +86,31 @@ def save(bundle, path, *, recipe=None, metrics=None):
         files.write_text(path / "recipe.yaml", recipe)
     if metrics is not None:
         files.write_text(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+
+
+def around(model, classes_file=None):
+    """A `Bundle` for a model that came without its preprocessing and class names, such as a converted checkpoint.
+
+    The preprocessing is that of the named variant of the same sizes, or ImageNet's at the model's input size.
+
+    Args:
+        model: a ConvMixer of this package that ends in logits.
+        classes_file: path of its class names, one a line. Default: ImageNet's, for a model of 1,000 classes.
+
+    Raises:
+        ValueError: there are not as many names as the model has outputs.
+    """
+    sizes = {name: architecture(model)[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
+    alike = (v for v in VARIANTS.values() if sizes == {name: getattr(v, name) for name in sizes})
+    preprocessing = next((v.preprocessing for v in alike), Preprocessing())
+    preprocessing = dataclasses.replace(preprocessing, input_size=model.input_shape[1:3])
+    names = class_names.read(classes_file) if classes_file else tuple(class_names.imagenet())
+    if len(names) != model.output_shape[-1]:
+        raise ValueError(
+            f"the model has {model.output_shape[-1]} outputs, and there are {len(names)} class names: "
+            "give a file with one name a line for each output"
+        )
+    return Bundle(model, preprocessing, names)
 
 
 def as_logits(model):

@@ -117,6 +117,28 @@ def _export(arguments):
     return 0
 
 
+def _convert(arguments):
+    with _quiet_tensorflow():
+        from keras_convmixer import bundle, files, variants
+        from keras_convmixer.weights.convert import save_torch
+    out = Path(arguments.out)
+    given = {"activation": arguments.activation} if arguments.activation else {}
+    if out.suffix == ".safetensors":
+        save_torch(bundle.load(arguments.source).model, out)
+    elif out.suffix == ".keras":
+        model = variants.convert_checkpoint(arguments.source, ema=arguments.ema, **given)
+        with files.replacing(out) as temporary:
+            model.save(temporary)
+    elif out.suffix:
+        raise ValueError(f"{out}: give --out a .keras file, a .safetensors file or a folder")
+    else:
+        given |= {"classifier_activation": None}
+        model = variants.convert_checkpoint(arguments.source, ema=arguments.ema, **given)
+        bundle.save(bundle.around(model, arguments.classes), out)
+    print(f"wrote {out}")
+    return 0
+
+
 def _models(arguments):
     from keras_convmixer.variants import VARIANTS
 
@@ -197,9 +219,27 @@ def _parser():
     sub.add_argument("--format", choices=("saved_model", "tflite"), default="saved_model")
     sub.add_argument("--quantize", choices=("none", "float16", "dynamic", "int8"), default="none")
     sub.add_argument("--out", required=True, help="folder to write to")
-    sub.add_argument("--data", help=f"images to compare and calibrate with: {_DATA_HELP} (default: the model's own)")
+    sub.add_argument(
+        "--data", help=f"images to compare and calibrate with: {_DATA_HELP} (default: the model's own)"
+    )
     sub.add_argument("--features", action="store_true", help="also give the last block's feature map")
     sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command(
+        "convert",
+        _convert,
+        "turn a PyTorch checkpoint into a Keras model, or a model folder into timm's layout",
+        "convmixer_768_32_ks7_p7_relu.pth.tar --out model.keras",
+    )
+    sub.add_argument("source", help="a .pth, .pth.tar or .safetensors file or address; or a model folder")
+    sub.add_argument(
+        "--out",
+        required=True,
+        help="a .keras file, a folder for every other command, or (from a folder) a .safetensors file for timm",
+    )
+    sub.add_argument("--activation", help="gelu, relu, ...: checkpoints do not show it (default: the variant's)")
+    sub.add_argument("--ema", action="store_true", help="take the checkpoint's averaged weights")
+    sub.add_argument("--classes", help="file of class names, one a line, for a folder (default: ImageNet's)")
 
     sub = command("models", _models, "list the named models", "--json")
     sub.add_argument("--json", action="store_true", help="print JSON")
@@ -247,5 +287,3 @@ def _quiet_tensorflow():
             sys.stderr.flush()
             os.dup2(stderr, 2)
             os.close(stderr)
-
-

@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import filelock
+
 
 @contextlib.contextmanager
 def replacing(path):
@@ -36,6 +38,12 @@ def replacing(path):
         if (room / "old").exists() and not path.exists():
             (room / "old").rename(path)
         shutil.rmtree(room, ignore_errors=True)
+
+
+def locked(path):
+    """A context in which no other process holds the same lock file. It is let go of when a process ends."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(path)
 
 
 def write_text(path, text):

@@ -43,13 +43,17 @@ def test_the_version_stands_in_one_place():
 def test_the_repository_has_one_address():
     homepage = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Homepage"]
     for path in [ROOT / "README.md", *(ROOT / "notebooks").glob("*.ipynb")]:
-        for address in re.findall(r"github\.com/[\w.-]+/keras_convmixer|github/[\w.-]+/keras_convmixer", path.read_text()):
+        for address in re.findall(
+            r"github\.com/[\w.-]+/keras_convmixer|github/[\w.-]+/keras_convmixer", path.read_text()
+        ):
             assert homepage.endswith(address.split("/", 1)[1]), f"{path} names another repository: {address}"
 
 
 def test_the_command_runs_from_a_wheel_outside_the_checkout(tmp_path):
     source = tmp_path / "source"
-    shutil.copytree(ROOT / "keras_convmixer", source / "keras_convmixer", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "keras_convmixer", source / "keras_convmixer", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

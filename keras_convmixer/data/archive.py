@@ -49,7 +49,7 @@ def unpack(path):
     unpacked = room / "images"
     if not unpacked.is_dir():
         room.mkdir(parents=True, exist_ok=True)
-        with _locked(room / "lock"):
+        with files.locked(room / "lock"):
             # Only a process that was killed leaves these behind, for nobody else writes here now.
             for abandoned in room.glob(".writing-*"):
                 shutil.rmtree(abandoned)
@@ -145,23 +145,3 @@ def _inside(folder, name):
     if path.drive or path.root or ".." in path.parts or "\0" in name:
         raise ValueError(f"{name!r} would leave its folder")
     return folder.joinpath(*path.parts)
-
-
-@contextlib.contextmanager
-def _locked(path):
-    """Holds a lock on a file; the system lets go of it when the process ends, however it ends."""
-    with path.open("a+b") as file:
-        try:
-            import fcntl
-        except ImportError:
-            import msvcrt
-
-            file.seek(0)
-            while True:
-                # gives up after ten seconds
-                with contextlib.suppress(OSError):
-                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-                    break
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,23 +1,24 @@
 """Image bytes into pixels, as graph functions for tf.data.
 
-JPEG and PNG, which nearly all images are, are decoded by TensorFlow; the rest by Pillow in a numpy_function, as
-is the turning of an image whose EXIF orientation asks for it. Sizes are (height, width), colours RGB in 0–255.
+JPEG and PNG, which nearly all images are, are decoded by TensorFlow, the rest by Pillow in a numpy_function.
+Sizes are (height, width), colours RGB in 0–255.
 """
 
 import io
 import math
 import re
-import struct
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from keras_convmixer.data import exif
+
 # Pillow's own limit, a quarter of a GiB as RGB. A few kilobytes of PNG can claim far more.
 MAX_PIXELS = 89_478_485
 TOO_LARGE = f"an image of more than {MAX_PIXELS:,} pixels"
-# EXIF stands near a file's start: in the samples of ImageNet always within these bytes.
-EXIF_WITHIN = 65_536
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8\xff"
 KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 CROP_TRIES = 10
 # what TensorFlow puts before a message: where in which graph it happened, and what kind of error it was
@@ -49,13 +50,19 @@ def decode(encoded):
         tf.errors.InvalidArgumentError: it is no such image, is damaged, or has more than `MAX_PIXELS`.
     """
     image = tf.cond(
+        _is_jpeg(encoded) | _starts_with(encoded, PNG),
+        lambda: decode_jpeg_or_png(encoded),
+        lambda: tf.numpy_function(_decode_other, [encoded], tf.uint8, stateful=False),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def decode_jpeg_or_png(encoded):
+    """As `decode`, with TensorFlow's operations alone, so that a SavedModel can hold it. Takes JPEG and PNG."""
+    image = tf.cond(
         _is_jpeg(encoded),
-        lambda: _upright(_decode_jpeg(encoded), _jpeg_orientation(encoded)),
-        lambda: tf.cond(
-            _starts_with(encoded, b"\x89PNG\r\n\x1a\n"),
-            lambda: _upright(_decode_png(encoded), _orientation(encoded, b"eXIf")),
-            lambda: tf.numpy_function(_decode_other, [encoded], tf.uint8, stateful=False),
-        ),
+        lambda: exif.upright(_decode_jpeg(encoded), exif.orientation(encoded, exif.JPEG_MARKER)),
+        lambda: exif.upright(_decode_png(encoded), exif.orientation(encoded, exif.PNG_MARKER)),
     )
     return tf.ensure_shape(image, (None, None, 3))
 
@@ -127,7 +134,9 @@ def random_resized_crop(encoded, seed, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 
         top, left, height, width = tf.unstack(_crop_box(tf.shape(image)[:2], draws, scale, ratio))
         return image[top : top + height, left : left + width]
 
-    is_upright_jpeg = tf.cond(_is_jpeg(encoded), lambda: _jpeg_orientation(encoded) == 1, lambda: False)
+    is_upright_jpeg = tf.cond(
+        _is_jpeg(encoded), lambda: exif.orientation(encoded, exif.JPEG_MARKER) == 1, lambda: False
+    )
     part = tf.ensure_shape(tf.cond(is_upright_jpeg, part_of_jpeg, part_of_whole), (None, None, 3))
 
     def resized(by):
@@ -193,7 +202,7 @@ def _resample(image, resized, offset, size, interpolation):
 
 
 def _is_jpeg(encoded):
-    return _starts_with(encoded, b"\xff\xd8\xff")
+    return _starts_with(encoded, JPEG)
 
 
 def _starts_with(encoded, signature):
@@ -242,53 +251,3 @@ def _decode_other(encoded):
 def _bytes(value):
     # In a graph a numpy_function gets the bytes, eagerly an array of one object.
     return value if isinstance(value, bytes) else value.item()
-
-
-def _jpeg_orientation(encoded):
-    return _orientation(encoded, b"Exif\0\0")
-
-
-def _orientation(encoded, marker):
-    """EXIF orientation, an int32 in 1–8: 1 where there is none. The marker stands before the EXIF data."""
-    parts = tf.strings.split(tf.strings.substr(encoded, 0, EXIF_WITHIN), marker, maxsplit=1)
-    return tf.cond(
-        tf.size(parts) > 1,
-        lambda: tf.ensure_shape(tf.numpy_function(_read_orientation, [parts[1]], tf.int32, stateful=False), ()),
-        lambda: 1,
-    )
-
-
-def _read_orientation(exif):
-    """The orientation in EXIF data, which are those of a TIFF file: a directory of (tag, type, count, value)."""
-    exif = _bytes(exif)
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    try:
-        if order:
-            (start,) = struct.unpack_from(f"{order}I", exif, 4)
-            (entries,) = struct.unpack_from(f"{order}H", exif, start)
-            for i in range(entries):
-                tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * i)
-                if tag == 0x0112:
-                    return np.int32(value if 1 <= value <= 8 else 1)
-    except struct.error:
-        # cut off: a camera's or an editor's mistake in what is beside the image
-        return np.int32(1)
-    return np.int32(1)
-
-
-def _upright(image, orientation):
-    return tf.cond(
-        orientation > 1,
-        lambda: tf.numpy_function(_turned, [image, orientation], tf.uint8, stateful=False),
-        lambda: image,
-    )
-
-
-def _turned(image, orientation):
-    if orientation >= 5:
-        image = image.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return np.ascontiguousarray(image)

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from keras_convmixer import bundle as bundles
 from keras_convmixer import classes, files
-from keras_convmixer.data import pipeline
-from keras_convmixer.deployment import encoded, saved_model, tflite, verify
+from keras_convmixer.data import decode, pipeline
+from keras_convmixer.deployment import saved_model, tflite, verify
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.deployment.quiet import quiet_stderr
 from keras_convmixer.training.evaluate import open_data
@@ -87,7 +87,8 @@ def export(
         format: "saved_model" or "tflite".
         quantize: "none", "float16", "dynamic" or "int8"; for TFLite only.
         data: what `--data` takes. Default: the data the model was trained on. The comparison is on its held-out
-            images, or on all if none are held out; for int8, 200 training images set the activations' ranges.
+            images, or on all if none are held out; for int8, 200 training images (held-out ones where there are no
+            others) set the activations' ranges.
         images: how many images to compare on, at most, spread evenly over the split.
         features: whether to give the last block's map too, as `features`; class activation maps need it.
         tolerance: a `verify.Tolerance`. Default: that of `verify.TOLERANCES`.
@@ -125,8 +126,8 @@ def export(
                 of_image, of_file = saved_model.load(temporary)
             else:
                 threads = threads or os.cpu_count()
-                training = _spread(dataset.training(), REPRESENTATIVE_IMAGES) if quantize == "int8" else None
-                representative = training and _one_by_one(training, preprocessing)
+                training = dataset.training() if "train" in dataset.splits else held_out
+                representative = _one_by_one(_spread(training, REPRESENTATIVE_IMAGES), preprocessing)
                 temporary.write_bytes(
                     tflite.convert(handed_over, preprocessing.input_size, quantize, representative)
                 )
@@ -177,5 +178,5 @@ def _files(images, preprocessing):
     return [
         (image, content)
         for image, content in zip(_one_by_one(images, preprocessing), contents)
-        if content.startswith((encoded.JPEG, encoded.PNG))
+        if content.startswith((decode.JPEG, decode.PNG))
     ]

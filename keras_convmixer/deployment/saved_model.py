@@ -2,8 +2,7 @@
 
 import tensorflow as tf
 
-from keras_convmixer.data.decode import evaluation_crop
-from keras_convmixer.deployment import encoded as encoding
+from keras_convmixer.data.decode import decode_jpeg_or_png, evaluation_crop
 
 
 def save(model, preprocessing, path):
@@ -29,7 +28,7 @@ def save(model, preprocessing, path):
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def serve_bytes(image_bytes):
         def pixels(encoded):
-            return evaluation_crop(encoding.decode(encoded), preprocessing)
+            return evaluation_crop(decode_jpeg_or_png(encoded), preprocessing)
 
         images = tf.map_fn(pixels, image_bytes, fn_output_signature=tf.TensorSpec(size, tf.float32))
         return model(images, training=False)

@@ -1,7 +1,5 @@
 """Files from the network: whole, checked and fetched once."""
 
-import contextlib
-import fcntl
 import hashlib
 import posixpath
 import re
@@ -48,7 +46,7 @@ def download(url, *, check=None, timeout=30):
     path = files.cache_dir() / "weights" / f"{key}-{name}"
     record = path.with_name(f"{path.name}.sha256")
 
-    with _locked(files.cache_dir() / "locks" / key):
+    with files.locked(files.cache_dir() / "locks" / key):
         recorded = record.read_text().strip() if record.exists() else None
         expected = pinned[1].lower() if pinned else recorded
         if path.exists():
@@ -190,11 +188,3 @@ def _is_loopback(url):
 def _sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _locked(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

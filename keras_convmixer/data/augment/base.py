@@ -67,6 +67,7 @@ class SeededAugmentation(keras_cv.layers.BaseImageAugmentationLayer):
         augmented = tf.map_fn(
             lambda i: self.augment_image(images[i], seeds[i]),
             tf.range(tf.shape(images)[0]),
+            parallel_iterations=1,
             fn_output_signature=tf.TensorSpec(images.shape[1:]),
         )
         return inputs | {"images": tf.ensure_shape(augmented, images.shape)}

@@ -23,24 +23,24 @@ def identity(image, _=None):
 
 def autocontrast(image, _=None):
     """Stretches each channel to the full range; one of a single value stays as it is."""
-    low, high = tf.reduce_min(image, [0, 1]), tf.reduce_max(image, [0, 1])
-    span = high - low
-    flat = tf.cast(span == 0.0, tf.float32)
+    low, high = _per_channel(tf.reduce_min, image), _per_channel(tf.reduce_max, image)
+    flat = tf.cast(low == high, tf.float32)
+    scale = 255.0 / (high - low + flat)
     # A fraction is a multiple of 1/span ≥ 1/255: the small addend only undoes float32's rounding below a whole.
-    stretched = (image - low) * (255.0 / (span + flat)) + 1e-3
-    return tf.floor(stretched + flat * low)
+    addend = flat * low + 1e-3
+    row = tf.ones_like(image[0])
+    return tf.floor((image - low * row) * (scale * row) + addend * row)
 
 
 def equalize(image, _=None):
     """Equalises each channel's histogram; one of a single value stays as it is."""
     channel = np.arange(3, dtype="int32") * 256
-    index = tf.cast(image, tf.int32) + channel
-    histogram = tf.reshape(tf.raw_ops.DenseBincount(input=tf.reshape(index, [-1]), size=768, weights=[]), [3, 256])
-    histogram = tf.cast(histogram, tf.int32)
+    index = tf.cast(image, tf.int32) + np.tile(channel, (image.shape[1], 1))
+    histogram = tf.raw_ops.DenseBincount(input=tf.reshape(index, [-1]), size=768, weights=tf.zeros([0], tf.int32))
     # Pillow's step leaves out the last occupied level.
-    last = tf.cast(tf.reduce_max(image, [0, 1]), tf.int32) + channel
-    step = (tf.reduce_sum(histogram, 1) - tf.gather(tf.reshape(histogram, [-1]), last)) // 255
-    below = tf.cumsum(histogram, axis=1, exclusive=True)
+    last = tf.gather(histogram, tf.cast(_per_channel(tf.reduce_max, image), tf.int32) + channel)
+    step = (image.shape[0] * image.shape[1] - last) // 255
+    below = tf.cumsum(tf.reshape(histogram, [3, 256]), axis=1, exclusive=True)
     table = (below + (step // 2)[:, None]) // tf.maximum(step, 1)[:, None]
     table = tf.where(step[:, None] > 0, tf.minimum(table, 255), np.arange(256, dtype="int32"))
     return tf.gather(tf.cast(tf.reshape(table, [-1]), tf.float32), index)
@@ -98,6 +98,12 @@ def hue(image, turn):
     h = tf.math.floormod(tf.floor(h * 255.0) + steps, 256.0) / 255.0
     s = tf.floor(s * 255.0) / 255.0
     return tf.round(tf.image.hsv_to_rgb(tf.stack([h, s, v], axis=-1)) * 255.0)
+
+
+def _per_channel(reduce, image):
+    # Two steps, since reducing two axes at once down to one as short as this is slow; so is broadcasting along it,
+    # and the callers spread their three numbers over a row first.
+    return reduce(reduce(image, 0), 0)
 
 
 def _grey(image):

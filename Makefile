@@ -23,7 +23,7 @@ quickstart: $(VENV)/.install
 	$(BIN)/convmixer evaluate $(RUN)
 	$(BIN)/convmixer export $(RUN) --format saved_model --out quickstart/saved_model
 	$(BIN)/convmixer export $(RUN) --format tflite --quantize int8 --out quickstart/tflite
-	$(BIN)/convmixer predict $(RUN) notebooks/digits/*.png --top 3
+	$(BIN)/convmixer predict $(RUN) examples/digits/*.png --top 3
 	@echo; echo "Made:"; du -sh $(RUN)/model.keras quickstart/saved_model quickstart/tflite/*.tflite
 
 $(VENV)/.install: pyproject.toml

@@ -89,7 +89,7 @@ def _gather(image, x, y, interpolation, fill):
     left, top = tf.floor(x), tf.floor(y)
     # One gathered row holds the neighbours along x; matrix products spread the weights over the channels, which
     # is faster than broadcasting over so short an axis.
-    padded = _pad(image, taps // 2)
+    padded = _repeat_border(_repeat_border(image, taps // 2, axis=0), taps // 2, axis=1)
     windows = tf.concat([padded[:, i : i + width + 1] for i in range(taps)], -1)
     windows = tf.reshape(windows, [-1, 3 * taps])
     index = tf.cast((top + 1.0) * (width + 1) + left + 1.0, tf.int32)
@@ -97,8 +97,8 @@ def _gather(image, x, y, interpolation, fill):
     spread = np.ones((1, 3 * taps), "float32")
     total = 0.0
     for j in range(taps):
-        total += tf.gather(windows, index + j * (width + 1)) * tf.matmul(down[:, j : j + 1], spread)
-    total *= tf.matmul(across, np.kron(np.eye(taps), np.ones((1, 3))).astype("float32"))
+        total += tf.gather(windows, index + j * (width + 1)) * tf.matmul(down[j][:, None], spread)
+    total *= tf.matmul(across, np.kron(np.eye(taps), np.ones((1, 3))).astype("float32"), transpose_a=True)
     total = tf.matmul(total, np.kron(np.ones((taps, 1)), np.eye(3)).astype("float32"))
     return _fill_outside(tf.reshape(total, image.shape), inside, fill)
 
@@ -113,7 +113,7 @@ def _shift_rows(image, shift, interpolation, fill):
     whole = tf.floor(shift)
     # A crop of each row as an image of its own: the one operation that moves rows by different amounts fast.
     # Its coordinates are normalised floats, so the padding keeps their rounding errors off the border.
-    rows = _pad(image, taps // 2 + 1)[taps // 2 + 1 : -(taps // 2 + 1), None]
+    rows = _repeat_border(image, taps // 2 + 1, axis=1)[:, None]
     last = width + taps + 1.0
     start, zero = (whole + 2.0) / last, tf.zeros_like(whole)
     crops = tf.raw_ops.CropAndResize(
@@ -127,36 +127,33 @@ def _shift_rows(image, shift, interpolation, fill):
     weights = _weights(shift - whole, interpolation)
     total = 0.0
     for i in range(taps):
-        total += crops[:, 3 * i : 3 * (i + width)] * weights[:, i : i + 1]
+        total += crops[:, 3 * i : 3 * (i + width)] * weights[i][:, None]
     return _fill_outside(tf.reshape(total, image.shape), inside, fill)
 
 
-def _pad(image, size):
-    """Repeats the border `size` times."""
-    for _ in range(size):
-        image = tf.pad(image, [[1, 1], [1, 1], [0, 0]], "SYMMETRIC")
-    return image
+def _repeat_border(image, size, axis):
+    first, last = (image[:1], image[-1:]) if axis == 0 else (image[:, :1], image[:, -1:])
+    return tf.concat([first] * size + [image] + [last] * size, axis)
 
 
 def _weights(t, interpolation):
-    """Weights `(points, taps)` of the neighbours of a point that lies `t` past one of them."""
+    """Weights `(taps, points)` of the neighbours of a point that lies `t` past one of them."""
     if interpolation == "bilinear":
-        return tf.stack([1.0 - t, t], 1)
+        return tf.stack([1.0 - t, t])
     return tf.stack(
         [
             -t * (1.0 - t) * (1.0 - t),
             1.0 - (2.0 - t) * t * t,
             t * (1.0 + t * (1.0 - t)),
             -t * t * (1.0 - t),
-        ],
-        1,
+        ]
     )
 
 
 def _fill_outside(image, inside, fill):
     """Whole values where `inside` (one value a pixel) is true, the fill colour elsewhere."""
-    inside = tf.cast(inside, tf.float32)[:, None]
-    background = tf.reshape(tf.matmul(1.0 - inside, np.array([fill], "float32")), tf.shape(image))
-    inside = tf.reshape(tf.matmul(inside, np.ones((1, 3), "float32")), tf.shape(image))
+    inside = tf.matmul(tf.cast(inside, tf.float32)[:, None], np.ones((1, 3), "float32"))
+    fill = np.tile(np.array(fill, "float32"), (image.shape[1], 1))
     # The small addend undoes float32's rounding below a whole value.
-    return tf.floor(tf.clip_by_value(image + 2e-4, 0.0, 255.0)) * inside + background
+    values = tf.floor(tf.clip_by_value(image + 2e-4, 0.0, 255.0))
+    return (values - fill) * tf.reshape(inside, image.shape) + fill

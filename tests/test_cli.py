@@ -1,0 +1,146 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_convmixer.cli import main
+
+SMALL = ["model.dim=8", "model.depth=1", "augmentation.crop_scale=null", "training.epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of the command: a weak model of the digits."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    overrides = [word for override in SMALL for word in ("--set", override)]
+    assert main(["train", "--recipe", "digits", "--workdir", str(folder), *overrides]) == 0
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4).save(path)
+    return path
+
+
+def said(capsys):
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def test_evaluate_prints_and_writes(run, capsys):
+    assert main(["evaluate", str(run), "--json"]) == 0
+    summary = json.loads(said(capsys)[0])
+    assert summary["images"] == 359
+    assert 0 < summary["top1"] <= summary["top5"] <= 1
+    folder = run / "evaluation" / "validation"
+    assert json.loads((folder / "metrics.json").read_text()) == summary
+    rows = (folder / "confusion_matrix.csv").read_text().splitlines()
+    assert rows[0] == "true class,0,1,2,3,4,5,6,7,8,9"
+    assert sum(int(count) for row in rows[1:] for count in row.split(",")[1:]) == 359
+    with Image.open(folder / "confusion_matrix.png") as image:
+        assert image.size > (400, 400)
+    assert main(["evaluate", str(run), "--split", "all", "--out", str(folder.parent / "all")]) == 0
+    assert "all: 1797 images, 0 skipped" in said(capsys)[0]
+
+
+def test_predict_names_classes_and_reports_what_is_no_image(run, photo, tmp_path, capsys):
+    (tmp_path / "letter.png").write_text("<html>")
+    assert main(["predict", str(run), str(photo), "--top", "3", "--json"]) == 0
+    (row,) = json.loads(said(capsys)[0])
+    assert len(row["classes"]) == 3
+    assert main(["predict", str(run), str(tmp_path / "*.png")]) == 1
+    out, _ = said(capsys)
+    assert "letter.png" in out
+    assert "photo.png" in out
+
+
+def test_export_reports_its_comparison(run, tmp_path, capsys):
+    out = tmp_path / "exported"
+    assert main(["export", str(run), "--format", "tflite", "--out", str(out), "--json"]) == 0
+    assert json.loads(said(capsys)[0])["format"] == "tflite"
+    assert {"model.tflite", "labels.txt", "preprocessing.json"} <= {path.name for path in out.iterdir()}
+
+
+def test_convert_goes_both_ways(oracles, run, tmp_path, capsys):
+    source = oracles / "weights" / "gelu_k9_p7.state_dict.pth"
+    keras_file = tmp_path / "model.keras"
+    assert main(["convert", str(source), "--out", str(keras_file), "--activation", "gelu"]) == 0
+    (tmp_path / "names").write_text("".join(f"class {i}\n" for i in range(11)))
+    arguments = ["--activation", "gelu", "--classes", str(tmp_path / "names")]
+    assert main(["convert", str(source), "--out", str(tmp_path / "folder"), *arguments]) == 0
+    assert main(["convert", str(tmp_path / "folder"), "--out", str(tmp_path / "back.safetensors")]) == 0
+    again = tmp_path / "again.keras"
+    assert main(["convert", str(tmp_path / "back.safetensors"), "--out", str(again), "--activation", "gelu"]) == 0
+
+    import keras
+
+    first, second = (keras.saving.load_model(path) for path in (keras_file, again))
+    for a, b in zip(first.get_weights(), second.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_hostile_checkpoint_is_refused(oracles, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    source = str(oracles / "weights" / "hostile.pth.tar")
+    assert main(["convert", source, "--out", "model.keras"]) == 1
+    assert said(capsys)[1].count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_models_lists_the_variants(capsys):
+    assert main(["models"]) == 0
+    assert "convmixer_1536_20 " in said(capsys)[0]
+    assert main(["models", "--json"]) == 0
+    assert json.loads(said(capsys)[0])["convmixer_768_32"]["top1"] == 80.158
+
+
+@pytest.mark.parametrize(
+    "words,expected",
+    [
+        (["train", "--recipe", "cifar11", "--workdir", "W"], "cifar11: no such recipe"),
+        (["train", "--workdir", "W", "--set", "training.epoch=5"], "did you mean 'training.epochs'"),
+        (["train", "--workdir", "W", "--data", "./nowhere"], "nowhere: no such file or folder"),
+        (["train", "--workdir", "W", "--devices", "GPU:3"], "no device GPU:3 here"),
+        (["evaluate", "nowhere"], "nowhere: no such model folder"),
+        (["predict", "nowhere", "photo.png"], "photo.png"),
+        (["export", "nowhere", "--out", "D"], "nowhere: no such model folder"),
+        (["convert", "nowhere.pth", "--out", "m.keras"], "nowhere.pth"),
+    ],
+)
+def test_bad_input_gets_one_line(words, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    out, err = said(capsys)
+    assert out == ""
+    assert err.startswith("convmixer: ")
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+def test_the_run_of_another_recipe_is_refused(run, capsys):
+    before = (run / "model.keras").read_bytes()
+    assert main(["train", "--recipe", "digits", "--workdir", str(run)]) == 1
+    assert "is the run of another recipe" in said(capsys)[1]
+    assert (run / "model.keras").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [[], ["train"], ["export", "m", "--out", "d", "--format", "onnx"], ["fly"]])
+def test_wrong_usage_exits_with_2(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "usage: convmixer" in said(capsys)[1]
+
+
+def test_nothing_but_the_answer_is_printed(run, photo):
+    command = [sys.executable, "-m", "keras_convmixer", "predict", str(run), str(photo), "--json"]
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stderr == ""
+    assert len(json.loads(done.stdout)) == 1

@@ -59,7 +59,8 @@ def _train(arguments):
     recipe = Recipe.load(arguments.recipe, overrides)
     devices = arguments.devices.split(",") if arguments.devices else None
     try:
-        bundle = train(recipe, arguments.workdir, devices=devices)
+        # A bar that is rewritten in place is for a terminal; a log gets a line an epoch.
+        bundle = train(recipe, arguments.workdir, devices=devices, verbose=1 if sys.stdout.isatty() else 2)
     except KeyboardInterrupt:
         print(f"convmixer: interrupted; the same command goes on in {arguments.workdir}", file=sys.stderr)
         return 130
@@ -268,7 +269,7 @@ def _one_line(error):
 
 @contextlib.contextmanager
 def _quiet_tensorflow():
-    """Keeps what TensorFlow says of itself while it is imported off stderr, unless the import fails."""
+    """Keeps what TensorFlow says of itself while it starts off stderr, unless the start fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -278,6 +279,8 @@ def _quiet_tensorflow():
             import tensorflow as tf
 
             tf.get_logger().setLevel("ERROR")
+            # The first look for a GPU has its own complaints where there is none.
+            tf.config.list_physical_devices("GPU")
             yield
         except BaseException:
             said.seek(0)

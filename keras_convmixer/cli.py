@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from keras_convmixer import __version__
@@ -270,23 +269,13 @@ def _one_line(error):
 @contextlib.contextmanager
 def _quiet_tensorflow():
     """Keeps what TensorFlow says of itself while it starts off stderr, unless the start fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            import tensorflow as tf
+    from keras_convmixer.deployment.quiet import quiet_stderr
 
-            tf.get_logger().setLevel("ERROR")
-            # The first look for a GPU has its own complaints where there is none.
-            tf.config.list_physical_devices("GPU")
-            yield
-        except BaseException:
-            said.seek(0)
-            os.write(stderr, said.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with quiet_stderr():
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")
+        # The first look for a GPU has its own complaints where there is none.
+        tf.config.list_physical_devices("GPU")
+        yield

@@ -9,7 +9,6 @@ from PIL import Image
 
 from keras_convmixer.data.augment import (
     ColorJitter,
-    LabelSmoothing,
     MixUpCutMix,
     RandAugment,
     RandomErasing,
@@ -25,7 +24,6 @@ LAYERS = {
     "noise": lambda: RandomErasing(0.8),
     "zero": lambda: RandomErasing(0.8, mode="zero"),
     "mix": lambda: MixUpCutMix(),
-    "smoothing": lambda: LabelSmoothing(0.1),
 }
 
 
@@ -109,7 +107,6 @@ def test_layers_and_salts_draw_different_bits():
         lambda: MixUpCutMix(0, 0),
         lambda: MixUpCutMix(-1, 1),
         lambda: MixUpCutMix(switch_probability=2),
-        lambda: LabelSmoothing(1.0),
     ],
 )
 def test_bad_arguments_are_refused(make):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_convmixer.data.augment import LabelSmoothing, MixUpCutMix, mix
+from keras_convmixer.data.augment import MixUpCutMix, mix
 
 
 def test_a_mixed_batch_depends_on_its_first_seeds_alone():
@@ -29,8 +29,7 @@ def test_a_mixed_batch_depends_on_its_first_seeds_alone():
 def test_mixup_targets_are_timms(oracles):
     case = json.loads((oracles / "augment" / "mixup_targets.json").read_text())
     labels = np.eye(case["classes"], dtype="float32")[case["labels"]]
-    images = np.zeros((4, 2, 2, 3), "float32")
-    smooth = LabelSmoothing(case["smoothing"])({"images": images, "labels": labels})["labels"]
+    smooth = labels * (1 - case["smoothing"]) + case["smoothing"] / labels.shape[-1]
     np.testing.assert_allclose(mix.mix_labels(smooth, case["lambda"]), case["targets"], atol=1e-6)
 
 

@@ -9,12 +9,11 @@ from keras_convmixer.data.augment.base import SeededAugmentation
 from keras_convmixer.data.augment.erasing import RandomErasing
 from keras_convmixer.data.augment.flip import RandomFlip
 from keras_convmixer.data.augment.jitter import ColorJitter
-from keras_convmixer.data.augment.mix import LabelSmoothing, MixUpCutMix
+from keras_convmixer.data.augment.mix import MixUpCutMix
 from keras_convmixer.data.augment.rand_augment import RandAugment
 
 __all__ = [
     "ColorJitter",
-    "LabelSmoothing",
     "MixUpCutMix",
     "RandAugment",
     "RandomErasing",

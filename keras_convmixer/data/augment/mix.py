@@ -1,6 +1,5 @@
-"""MixUp (arXiv 1710.09412), CutMix (arXiv 1905.04899) and label smoothing as timm does them, as keras-cv layers."""
+"""MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899) as timm does them, as a keras-cv layer."""
 
-import keras_cv
 import tensorflow as tf
 
 from keras_convmixer.data.augment.base import SeededAugmentation, check_probability
@@ -96,27 +95,3 @@ def cutmix_box(lam, centre, size):
     pasted = tf.reduce_prod(tf.cast(end - begin, tf.float64))
     lam = 1.0 - pasted / tf.reduce_prod(tf.cast(size, tf.float64))
     return (begin[0], end[0], begin[1], end[1]), lam
-
-
-class LabelSmoothing(keras_cv.layers.BaseImageAugmentationLayer):
-    """Moves a share of each label evenly to all classes: 0 becomes s / N, 1 becomes 1 - s + s / N.
-
-    Args:
-        smoothing: the share s, from 0 to below 1.
-    """
-
-    def __init__(self, smoothing=0.1, **kwargs):
-        super().__init__(seed=0, **{"dtype": "float32"} | kwargs)
-        if not 0 <= smoothing < 1:
-            raise ValueError(f"smoothing must be at least 0 and below 1, got {smoothing!r}")
-        self.smoothing = smoothing
-
-    def _augment(self, inputs):
-        labels = inputs["labels"]
-        return inputs | {"labels": labels * (1.0 - self.smoothing) + self.smoothing / labels.shape[-1]}
-
-    def _batch_augment(self, inputs):
-        return self._augment(inputs)
-
-    def get_config(self):
-        return super().get_config() | {"smoothing": self.smoothing}

@@ -1,0 +1,100 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from keras_convmixer import Preprocessing
+from keras_convmixer.data import datasets, pipeline
+from keras_convmixer.training.recipe import Augmentation
+
+PREPROCESSING = Preprocessing((12, 12), 1.0, "bilinear")
+EVERYTHING = Augmentation(
+    crop_scale=(0.5, 1.0),
+    flip=0.5,
+    rand_augment="torchvision-n2-m12",
+    color_jitter=0.2,
+    mixup=0.5,
+    cutmix=0.5,
+    random_erasing=0.5,
+)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return datasets.open_dataset("digits").training().subset(range(100))
+
+
+def batches(images, augmentation=EVERYTHING, batch_size=32, seed=1, epochs=2, **arguments):
+    stream = pipeline.training_batches(
+        images, PREPROCESSING, augmentation, batch_size=batch_size, seed=seed, epochs=epochs, **arguments
+    )
+    return list(stream.as_numpy_iterator())
+
+
+def equal(these, those):
+    return all(np.array_equal(a, b) for x, y in zip(these, those, strict=True) for a, b in zip(x, y, strict=True))
+
+
+@pytest.fixture(scope="module")
+def stream(digits):
+    return batches(digits)
+
+
+def test_a_stream_is_whole_batches_of_two_epochs(stream):
+    assert len(stream) == 2 * (100 // 32)
+    assert stream[0][0].shape == (32, 12, 12, 3)
+    assert stream[0][1].shape == (32, 10)
+    assert not equal(stream[:3], stream[3:])
+
+
+def test_a_resumed_stream_goes_on_as_the_whole_one(digits, stream):
+    assert equal(stream[3:], batches(digits, first_epoch=1))
+
+
+def test_another_seed_gives_another_stream(digits):
+    flips = Augmentation(flip=0.5)
+    assert equal(batches(digits, flips), batches(digits, flips))
+    assert not equal(batches(digits, flips), batches(digits, flips, seed=2))
+
+
+def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(digits):
+    plain = dataclasses.replace(Augmentation(), crop_scale=None)
+    evaluated = np.concatenate(list(pipeline.evaluation_batches(digits, PREPROCESSING, 64).as_numpy_iterator()))
+    position = {image.tobytes(): i for i, image in enumerate(evaluated)}
+    assert len(position) == 100
+    orders = []
+    stream = batches(digits, plain, batch_size=25)
+    for epoch in (stream[:4], stream[4:]):
+        images, labels = (np.concatenate(parts) for parts in zip(*epoch))
+        orders.append([position[image.tobytes()] for image in images])
+        assert sorted(orders[-1]) == list(range(100))
+        np.testing.assert_array_equal(labels.argmax(axis=1), digits.labels[orders[-1]])
+    assert orders[0] != orders[1] != sorted(orders[1])
+
+
+def test_labels_are_smoothed(digits):
+    (_, labels), *_ = batches(digits, Augmentation(), label_smoothing=0.1)
+    np.testing.assert_allclose(np.sort(labels, axis=1)[:, -2:], [[0.01, 0.91]] * 32, rtol=1e-6)
+
+
+def test_weights_follow_their_class(digits):
+    (_, labels, weights), *_ = batches(digits, Augmentation(), class_weights=np.arange(10.0))
+    np.testing.assert_array_equal(weights, labels.argmax(axis=1))
+
+
+def test_images_are_what_the_model_takes(stream):
+    images = np.concatenate([x for x, _ in stream])
+    assert images.dtype == np.float32
+    # Erasing fills with normalised noise, which goes beyond; what is not erased stays in 0–255.
+    assert np.mean((images >= 0) & (images <= 255)) > 0.9
+    assert images.max() > 200
+
+
+def test_evaluation_counts_every_image_once_in_order(digits):
+    sizes = [len(b) for b in pipeline.evaluation_batches(digits, PREPROCESSING, 32).as_numpy_iterator()]
+    assert sizes == [32, 32, 32, 4]
+
+
+def test_fewer_images_than_a_batch_are_an_error(digits):
+    with pytest.raises(ValueError, match="100 training images are fewer than the batch size 128"):
+        pipeline.steps_per_epoch(digits, 128)

@@ -64,13 +64,7 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
         bundle = build(recipe.model, dataset.classes)
         for layer in bundle.model.layers:
             layer.trainable = layer.name == "head" or not training.freeze_backbone
-        trained = training_model(bundle.model, training.precision, training.rematerialize)
-        trained.compile(
-            optimizer=_optimizer(recipe, trained, steps),
-            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        )
-        trained.optimizer.build(trained.trainable_variables)
+        trained = compiled(recipe, bundle.model, steps)
         average = MovingAverage(trained, training.ema) if training.ema else None
     checkpoints = checkpoint.Checkpoints(workdir, strategy, average, training.early_stopping)
     done = checkpoints.resume(trained)
@@ -114,6 +108,18 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
     bundle = dataclasses.replace(bundle, path=workdir)
     bundles.save(bundle, workdir, metrics=metrics)
     return bundle
+
+
+def compiled(recipe, model, steps):
+    """The `training_model` of a plain model, compiled with the recipe's optimizer and loss."""
+    trained = training_model(model, recipe.training.precision, recipe.training.rematerialize)
+    trained.compile(
+        optimizer=_optimizer(recipe, trained, steps),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+    )
+    trained.optimizer.build(trained.trainable_variables)
+    return trained
 
 
 def _claim(workdir, recipe):

@@ -30,9 +30,9 @@ def main():
     parser.add_argument("--steps", type=int, default=4)
     arguments = parser.parse_args()
 
+    keep_freed_memory()
     recipe = Recipe.load(arguments.recipe, arguments.set)
     images = datasets.open_dataset(arguments.data).training()
-    keep_freed_memory()
     bundle = build(dataclasses.replace(recipe.model, weights=None), images.classes)
     batch_size = recipe.training.batch_size
     model = compiled(recipe, bundle.model, steps=len(images) // batch_size)

@@ -40,6 +40,7 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
         ValueError: the data or the recipe is not fit for training, `workdir` is another recipe's run, or the
             loss is no longer finite. OSError: a file cannot be read or written.
     """
+    keep_freed_memory()
     workdir = Path(workdir)
     _claim(workdir, recipe)
     data, training = recipe.data, recipe.training
@@ -52,7 +53,6 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
     images, held_out = dataset.training(), dataset.held_out()
     steps = pipeline.steps_per_epoch(images, training.batch_size)
 
-    keep_freed_memory()
     keras.utils.set_random_seed(recipe.seed)
     strategy = distribute.strategy(devices)
     if training.batch_size % strategy.num_replicas_in_sync:

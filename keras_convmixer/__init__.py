@@ -11,6 +11,7 @@ _PUBLIC = {
     "create_model": "variants",
     "evaluate": "training.evaluate",
     "export": "deployment.export",
+    "fold": "deployment.fold",
     "features": "model",
     "list_models": "variants",
     "load": "bundle",

@@ -112,6 +112,7 @@ def _export(arguments):
         quantize=arguments.quantize,
         data=arguments.data,
         features=arguments.features,
+        split=not arguments.no_split,
     )
     print(report.as_json() if arguments.json else report.as_table())
     return 0
@@ -212,16 +213,27 @@ def _parser():
     sub = command(
         "export",
         _export,
-        "write a SavedModel or a TFLite file, and compare it with the model",
+        "write a SavedModel, TFLite, ONNX or OpenVINO file, and compare it with the model",
         "runs/d --format tflite --quantize int8 --out exported",
     )
     sub.add_argument("model", help="a run or model folder, or the name of a published model")
-    sub.add_argument("--format", choices=("saved_model", "tflite"), default="saved_model")
-    sub.add_argument("--quantize", choices=("none", "float16", "dynamic", "int8"), default="none")
+    sub.add_argument(
+        "--format",
+        choices=("saved_model", "tflite", "onnx", "openvino"),
+        default="saved_model",
+        help="onnx and openvino need the extra of that name (default: saved_model)",
+    )
+    sub.add_argument(
+        "--quantize",
+        choices=("none", "float16", "dynamic", "int8"),
+        default="none",
+        help="TFLite's numbers: dynamic has int8 weights, int8 is integers throughout (default: none, float32)",
+    )
     sub.add_argument("--out", required=True, help="folder to write to")
     sub.add_argument(
         "--data", help=f"images to compare and calibrate with: {_DATA_HELP} (default: the model's own)"
     )
+    sub.add_argument("--no-split", action="store_true", help="keep depthwise kernels whole in a TFLite file")
     sub.add_argument("--features", action="store_true", help="also give the last block's feature map")
     sub.add_argument("--json", action="store_true", help="print JSON")
 

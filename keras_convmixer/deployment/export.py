@@ -1,4 +1,4 @@
-"""A model into a SavedModel or a TFLite file, which keeps its name only if it agrees with the Keras model."""
+"""A model into a form for deployment, which keeps its name only if it agrees with the Keras model."""
 
 import dataclasses
 import json
@@ -12,12 +12,14 @@ import tensorflow as tf
 from keras_convmixer import bundle as bundles
 from keras_convmixer import classes, files
 from keras_convmixer.data import decode, pipeline
-from keras_convmixer.deployment import saved_model, tflite, verify
+from keras_convmixer.deployment import keras_export, saved_model, tflite, verify
+from keras_convmixer.deployment.lite_graph import lite_graph
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.deployment.quiet import quiet_stderr
 from keras_convmixer.training.evaluate import open_data
 
-FORMATS = ("saved_model", "tflite")
+# format → the name of what is written; TFLite's depends on the quantization.
+FORMATS = {"saved_model": "saved_model", "tflite": None, "onnx": "model.onnx", "openvino": "openvino"}
 REPRESENTATIVE_IMAGES = 200
 FILE_IMAGES = 32
 
@@ -27,10 +29,10 @@ class Report:
     """What was exported and how it compares with the Keras model.
 
     Attributes:
-        path: the SavedModel's folder or the TFLite file.
+        path: the file or folder.
         format, quantize: as given to `export`.
         size: in bytes.
-        threads: that a TFLite file was run with; None for a SavedModel, which takes TensorFlow's.
+        threads: that it was run with; None for a SavedModel, which takes TensorFlow's.
         comparison: what was measured. tolerance: what it kept to.
     """
 
@@ -70,29 +72,32 @@ def export(
     data=None,
     images=256,
     features=False,
+    split=True,
     tolerance=None,
     threads=None,
     allow_corrupt=False,
 ):
     """Writes a model for deployment, reloads it and compares it with the Keras model on held-out images.
 
-    Beside the model itself the folder gets `labels.txt` (a class name a line, in the order of the outputs),
-    `preprocessing.json`, and a report as JSON, named after the model. The input is RGB in 0–255, normalised
-    inside; the outputs are `probabilities` and `logits`. See `saved_model.save` and `tflite.convert` for the
-    signatures.
+    What is written is the model's `fold`. Beside it the folder gets `labels.txt` (a class name a line, in the
+    order of the outputs), `preprocessing.json`, and a report as JSON, named after the model. The input is RGB in
+    0–255, normalised inside; the outputs are `probabilities` and `logits`. For signatures see `saved_model.save`,
+    `tflite.convert` and `keras_export.save`.
 
     Args:
         model: a `Bundle`, or what `load` takes: a folder or a name.
-        out: the folder to write into: `saved_model/`, `model.tflite`, `model_float16.tflite` and so on.
-        format: "saved_model" or "tflite".
+        out: the folder to write into: `saved_model/`, `model.tflite`, `model_int8.tflite`, `model.onnx` and so on.
+        format: "saved_model", "tflite", or with the extra of that name "onnx" or "openvino".
         quantize: "none", "float16", "dynamic" or "int8"; for TFLite only.
         data: what `--data` takes. Default: the data the model was trained on. The comparison is on its held-out
             images, or on all if none are held out; for int8, 200 training images (held-out ones where there are no
             others) set the activations' ranges.
         images: how many images to compare on, at most, spread evenly over the split.
         features: whether to give the last block's map too, as `features`; class activation maps need it.
+        split: whether a TFLite file has depthwise kernels of more than 25 taps as sums of smaller ones, which is
+            faster on CPUs (see `lite_graph`).
         tolerance: a `verify.Tolerance`. Default: that of `verify.TOLERANCES`.
-        threads: to run a TFLite file with. Default: as many as there are processors.
+        threads: to run it with, but for a SavedModel. Default: as many as there are processors.
         allow_corrupt: whether more than 1 % of the data's images may be unreadable.
 
     Returns:
@@ -100,12 +105,15 @@ def export(
 
     Raises:
         ValueError: an argument is out of range, there is no data, or the model cannot be converted.
+        ImportError: the format's extra is not installed.
         verify.Disagreement: a ValueError: the export differs by more than the tolerance. In either case nothing
             new is left, and what stood under its name before still does.
     """
     path = Path(out) / _file_name(format, quantize)
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
+    if format in keras_export.NEEDS:
+        keras_export.check_installed(format)
     if keras.backend.backend() != "tensorflow":
         raise ValueError("export works with Keras on TensorFlow only; set KERAS_BACKEND=tensorflow")
     bundle = model if isinstance(model, bundles.Bundle) else bundles.load(model)
@@ -116,22 +124,28 @@ def export(
     preprocessing = bundle.preprocessing
     tolerance = tolerance or verify.TOLERANCES[quantize]
     reference = in_float32(bundle.model)
-    handed_over = prepared(reference, quantize=quantize, features=features)
+    if format == "saved_model":
+        threads = None
+    else:
+        threads = threads or os.cpu_count()
 
     with files.replacing(path) as temporary:
         with quiet_stderr():
-            if format == "saved_model":
-                threads = None
-                saved_model.save(handed_over, preprocessing, temporary)
-                of_image, of_file = saved_model.load(temporary)
-            else:
-                threads = threads or os.cpu_count()
+            if format == "tflite":
                 training = dataset.training() if "train" in dataset.splits else held_out
                 representative = _one_by_one(_spread(training, REPRESENTATIVE_IMAGES), preprocessing)
-                temporary.write_bytes(
-                    tflite.convert(handed_over, preprocessing.input_size, quantize, representative)
+                graph = lite_graph(reference, integers=quantize == "int8", split=split, features=features)
+                content = tflite.convert(
+                    graph, preprocessing.input_size, quantize, representative, quantize_depthwise=not split
                 )
+                temporary.write_bytes(content)
                 of_image = tflite.load(temporary, threads)
+            elif format == "saved_model":
+                saved_model.save(prepared(reference, features=features), preprocessing, temporary)
+                of_image, of_file = saved_model.load(temporary)
+            else:
+                keras_export.save(prepared(reference, features=features), temporary, format)
+                of_image = keras_export.load(temporary, format, threads)
         pairs = ((image, image) for image in _one_by_one(held_out, preprocessing))
         comparison = verify.compare(reference, of_image, pairs, len(held_out))
         comparison.check(tolerance, path.name)
@@ -157,8 +171,8 @@ def _file_name(format, quantize):
     if format == "tflite":
         return tflite.FILE_NAMES[quantize]
     if quantize != "none":
-        raise ValueError(f'quantize {quantize!r} is for format "tflite"; a SavedModel is float32')
-    return "saved_model"
+        raise ValueError(f'quantize {quantize!r} is for format "tflite"; {format} is float32')
+    return FORMATS[format]
 
 
 def _spread(images, count):

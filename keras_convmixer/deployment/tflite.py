@@ -6,6 +6,8 @@ import tempfile
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from ai_edge_quantizer.qtyping import TFLOperationName
+from ai_edge_quantizer.quantizer import Quantizer
 
 # name → file name. "float16" halves the weights and computes in float32 where the hardware has nothing less;
 # "dynamic" keeps int8 weights and computes activations' ranges as it goes; "int8" is integers throughout.
@@ -24,19 +26,22 @@ class NotBuiltIn(ValueError):
         super().__init__(f"the model needs operations that TFLite does not have built in: {', '.join(names)}")
 
 
-def convert(model, input_size, quantize="none", representative=None):
-    """Converts a model to a TFLite file's content, with TFLite's built-in operations only.
+def convert(function, input_size, quantize="none", representative=None, *, quantize_depthwise=False):
+    """Converts a function to a TFLite file's content, with TFLite's built-in operations only.
 
-    The file has one signature, from `images` to what `model` gives. Images are `(1, height, width, 3)`, RGB in
+    The file has one signature, from `images` to what the function gives. Images are `(1, height, width, 3)`, RGB in
     0–255, float32, but for int8 uint8; outputs are float32 in every form. The batch is fixed at one, since XNNPACK
     takes over no operation whose shape is not fixed.
 
     Args:
-        model: a `keras.Model` that gives a dictionary, see `prepare.prepared`.
+        function: of a float32 tensor of images, to a dictionary; a `keras.Model` or what `lite_graph` gives.
         input_size: (height, width).
         quantize: one of `FILE_NAMES`.
         representative: for int8: an iterable of float32 images `(1, height, width, 3)` as in evaluation, by which
             the ranges of the activations are set.
+        quantize_depthwise: for dynamic: whether depthwise weights become int8 too. XNNPACK has no depthwise
+            convolution of int8 weights and float32 activations, so that this pays only where it would not take
+            over the float32 one either.
 
     Returns:
         bytes.
@@ -46,14 +51,14 @@ def convert(model, input_size, quantize="none", representative=None):
         ValueError: it cannot be converted for another reason.
     """
     module = tf.Module()
-    module.weights = [variable.value for variable in model.variables]
+    module.weights = [variable.value for variable in getattr(function, "variables", ())]
     images = tf.TensorSpec((1, *input_size, 3), tf.float32, name="images")
-    function = tf.function(lambda images: model(images, training=False), input_signature=[images])
+    traced = tf.function(lambda images: function(images), input_signature=[images], autograph=False)
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
+        tf.saved_model.save(module, folder, signatures=traced.get_concrete_function())
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        if quantize != "none":
+        if quantize in ("float16", "int8") or (quantize == "dynamic" and quantize_depthwise):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
             converter.target_spec.supported_types = [tf.float16]
@@ -70,7 +75,17 @@ def convert(model, input_size, quantize="none", representative=None):
                 raise NotBuiltIn(names) from error
             raise ValueError(f"TFLite conversion failed: {str(error).partition(chr(10))[0]}") from error
     check_operators(content)
+    if quantize == "dynamic" and not quantize_depthwise:
+        content = _with_int8_matrices(content)
     return content
+
+
+def _with_int8_matrices(content):
+    """A float32 file with the weights of its convolutions and matrix products, not of depthwise ones, as int8."""
+    quantizer = Quantizer(content)
+    for operation in (TFLOperationName.CONV_2D, TFLOperationName.FULLY_CONNECTED):
+        quantizer.add_dynamic_config(regex=".*", operation_name=operation, num_bits=8)
+    return bytes(quantizer.quantize().quantized_model)
 
 
 def check_operators(content):

@@ -219,7 +219,7 @@ def test_data_can_be_named(bundle, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"format": "onnx"}, "unknown format 'onnx'; known: saved_model, tflite"),
+        ({"format": "coreml"}, "unknown format 'coreml'; known: saved_model, tflite, onnx, openvino"),
         ({"format": "tflite", "quantize": "int4"}, "unknown quantize 'int4'; known: none, float16, dynamic, int8"),
         ({"quantize": "int8"}, "is for format"),
         ({"images": 0}, "images must be at least 1, got 0"),

@@ -118,6 +118,24 @@ def _export(arguments):
     return 0
 
 
+def _benchmark(arguments):
+    with _quiet_tensorflow():
+        from keras_convmixer.deployment.benchmark import benchmark
+    result = benchmark(
+        arguments.models,
+        peers=arguments.peers,
+        data=arguments.data,
+        images=arguments.images,
+        rounds=arguments.rounds,
+        threads=arguments.threads,
+    )
+    if arguments.out:
+        result.save(arguments.out)
+        print(f"wrote {arguments.out}/benchmark.csv, benchmark.json, benchmark.png", file=sys.stderr)
+    print(result.as_json() if arguments.json else result.as_table())
+    return 0
+
+
 def _convert(arguments):
     with _quiet_tensorflow():
         from keras_convmixer import bundle, files, variants
@@ -235,6 +253,31 @@ def _parser():
     )
     sub.add_argument("--no-split", action="store_true", help="keep depthwise kernels whole in a TFLite file")
     sub.add_argument("--features", action="store_true", help="also give the last block's feature map")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command(
+        "benchmark",
+        _benchmark,
+        "measure every form of a model: images/s, size, memory, agreement",
+        "convmixer_768_32 --peers --out benchmark",
+    )
+    sub.add_argument(
+        "models",
+        nargs="*",
+        default="convmixer_256_8_ks5_p2",
+        metavar="MODEL",
+        help="a run or model folder, or the name of a variant with random weights (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--peers",
+        action="store_true",
+        help="also the stock TFLite conversion and, where installed, ONNX Runtime, OpenVINO and timm",
+    )
+    sub.add_argument("--data", help=f"images: {_DATA_HELP} (default: the model's own, or noise)")
+    sub.add_argument("--images", type=int, default=64, help="images to compare the forms on (default: 64)")
+    sub.add_argument("--rounds", type=int, default=10, help="how often each is timed (default: 10)")
+    sub.add_argument("--threads", type=int, help="for each runtime (default: one for each processor)")
+    sub.add_argument("--out", help="folder for benchmark.csv, benchmark.json and benchmark.png")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command(

@@ -40,6 +40,12 @@ class Images:
             lambda index: self.encoded(tf.gather(positions, index)),
         )
 
+    def spread(self, count):
+        """At most so many of the images, evenly over all of them: they are often sorted by class."""
+        if len(self) <= count:
+            return self
+        return self.subset(np.linspace(0, len(self) - 1, count).round().astype(int))
+
 
 def in_memory(classes, labels, names, encoded):
     """`Images` from a list of bytes, or a string tensor, `encoded`."""

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_convmixer import bundle as bundles
@@ -120,7 +119,7 @@ def export(
     dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)
     # "all" is there where one split was made into two: with too few images for that, none are held out.
     nothing_held_out = "all" in dataset.splits and "validation" not in dataset.splits
-    held_out = _spread(dataset.split("all") if nothing_held_out else dataset.held_out(), images)
+    held_out = (dataset.split("all") if nothing_held_out else dataset.held_out()).spread(images)
     preprocessing = bundle.preprocessing
     tolerance = tolerance or verify.TOLERANCES[quantize]
     reference = in_float32(bundle.model)
@@ -133,7 +132,7 @@ def export(
         with quiet_stderr():
             if format == "tflite":
                 training = dataset.training() if "train" in dataset.splits else held_out
-                representative = _one_by_one(_spread(training, REPRESENTATIVE_IMAGES), preprocessing)
+                representative = _one_by_one(training.spread(REPRESENTATIVE_IMAGES), preprocessing)
                 graph = lite_graph(reference, integers=quantize == "int8", split=split, features=features)
                 content = tflite.convert(
                     graph, preprocessing.input_size, quantize, representative, quantize_depthwise=not split
@@ -150,7 +149,7 @@ def export(
         comparison = verify.compare(reference, of_image, pairs, len(held_out))
         comparison.check(tolerance, path.name)
         if format == "saved_model":
-            pairs = _files(_spread(held_out, FILE_IMAGES), preprocessing)
+            pairs = _files(held_out.spread(FILE_IMAGES), preprocessing)
             if pairs:
                 verify.compare(reference, of_file, pairs, len(pairs)).check(tolerance, f"{path.name} (serve_bytes)")
         size = sum(file.stat().st_size for file in [temporary, *temporary.rglob("*")] if file.is_file())
@@ -173,13 +172,6 @@ def _file_name(format, quantize):
     if quantize != "none":
         raise ValueError(f'quantize {quantize!r} is for format "tflite"; {format} is float32')
     return FORMATS[format]
-
-
-def _spread(images, count):
-    """At most so many of the images, evenly over all of them: they are often sorted by class."""
-    if len(images) <= count:
-        return images
-    return images.subset(np.linspace(0, len(images) - 1, count).round().astype(int))
 
 
 def _one_by_one(images, preprocessing):

@@ -33,7 +33,7 @@ def save(model, path, format):
         path /= "model.xml"
     model = _with_erf(model)
     model(np.zeros((1, *model.input_shape[1:]), "float32"))  # Keras exports a model only once it was called.
-    model.export(path, format=format, verbose=False)
+    model.export(str(path), format=format, verbose=False)
 
 
 def load(path, format, threads):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import inspect
 
 from keras_convmixer.preprocessing import Preprocessing
@@ -123,13 +124,12 @@ def create_model(name, /, **arguments):
     weights = arguments.pop("weights", None)
     if weights == "imagenet":
         weights = _fetch_published(name)
-    defaults = _defaults(variant, arguments.pop("input_shape", None)) | {"name": name}
-    model = ConvMixer(**defaults | arguments)
     if weights is not None:
         from keras_convmixer.weights.load import load_weights
 
-        load_weights(model, weights, may_resample=arguments.keys() & RESAMPLED)
-    return model
+        weights = functools.partial(load_weights, source=weights, may_resample=arguments.keys() & RESAMPLED)
+    defaults = _defaults(variant, arguments.pop("input_shape", None)) | {"name": name}
+    return ConvMixer(**defaults | arguments, weights=weights)
 
 
 def convert_checkpoint(source, *, ema=False, **arguments):
@@ -167,9 +167,8 @@ def convert_checkpoint(source, *, ema=False, **arguments):
     variant = alike[0] if alike else Variant(**found, parameters=0)
     defaults = _defaults(variant, arguments.pop("input_shape", None), channels) | found
     defaults |= {"include_top": False} if num_classes is None else {"num_classes": num_classes}
-    model = ConvMixer(**defaults | arguments)
-    load.load_weights(model, path, ema=ema, may_resample=arguments.keys() & RESAMPLED)
-    return model
+    weights = functools.partial(load.load_weights, source=path, ema=ema, may_resample=arguments.keys() & RESAMPLED)
+    return ConvMixer(**defaults | arguments, weights=weights)
 
 
 def _defaults(variant, input_shape, channels=3):

@@ -16,7 +16,7 @@ from keras_convmixer.training.allocator import keep_freed_memory
 from keras_convmixer.training.average import MovingAverage
 from keras_convmixer.training.build import build
 from keras_convmixer.training.evaluate import measure
-from keras_convmixer.training.optimizer import AdamW
+from keras_convmixer.training.optimizer import AdamW, rate_multipliers
 from keras_convmixer.training.recipe import Recipe
 from keras_convmixer.training.schedule import OneCycle
 from keras_convmixer.training.training_model import training_model
@@ -138,7 +138,6 @@ def _claim(workdir, recipe):
 def _optimizer(recipe, model, steps):
     """The recipe's AdamW under its triangle."""
     settings = recipe.optimizer
-    backbone = [layer.name for layer in model.layers if layer.name != "head"]
     return AdamW(
         OneCycle(settings.learning_rate, recipe.training.epochs, steps),
         weight_decay=settings.weight_decay,
@@ -146,7 +145,7 @@ def _optimizer(recipe, model, steps):
         beta_2=settings.beta_2,
         epsilon=settings.epsilon,
         decay_1d=settings.decay == "all",
-        multipliers=dict.fromkeys(backbone, settings.backbone_multiplier),
+        multipliers=rate_multipliers(model, settings.backbone_multiplier, settings.layer_decay),
         global_clipnorm=settings.clip_norm,
     )
 

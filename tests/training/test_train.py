@@ -102,6 +102,46 @@ def test_starts_from_a_model_folder(small_recipe, tmp_path, capsys):
         assert all(same) == (layer.name != "head")
 
 
+def test_layer_decay_slows_what_is_far_from_the_head(small_recipe, tmp_path):
+    # Of two steps the second has a rate of 0, and with no epsilon the first moves each weight by its rate.
+    steps = ["training.epochs=1", "training.batch_size=719", "optimizer.epsilon=1e-30", "model.depth=2"]
+    steps += ["optimizer.layer_decay=0.5", "optimizer.backbone_multiplier=0.8", "optimizer.weight_decay=0"]
+    start, moved = (
+        keras_convmixer.train(
+            small_recipe(*steps, f"optimizer.learning_rate={rate}"), tmp_path / f"{rate}", verbose=0
+        ).model
+        for rate in (0, 0.01)
+    )
+    found = {
+        layer.name: np.abs(layer.get_weights()[0] - moved.get_layer(layer.name).get_weights()[0]).max()
+        for layer in start.layers
+        if layer.name in ("patch_embedding", "block_0_depthwise", "block_1_pointwise", "head")
+    }
+    rates = {"patch_embedding": 0.1, "block_0_depthwise": 0.2, "block_1_pointwise": 0.4, "head": 1}
+    expected = {name: rate * found["head"] for name, rate in rates.items()}
+    assert found["head"] > 0
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_model_folder_is_resampled_where_the_recipe_asks_for_other_sizes(small_recipe, tmp_path):
+    start = keras_convmixer.train(small_recipe("training.epochs=1"), tmp_path / "start", verbose=0)
+    frozen = ["optimizer.learning_rate=0", "training.epochs=1", "training.freeze_backbone=true"]
+    recipe = small_recipe(f"model.weights={tmp_path / 'start'}", "model.kernel_size=7", *frozen)
+    larger = keras_convmixer.train(recipe, tmp_path / "larger", verbose=0)
+    name = "block_0_depthwise"
+    theirs, ours = (model.get_layer(name).get_weights()[0] for model in (start.model, larger.model))
+    np.testing.assert_array_equal(ours[1:-1, 1:-1], theirs)
+    assert larger.model.get_layer("head").get_weights()[0] == pytest.approx(
+        start.model.get_layer("head").get_weights()[0]
+    )
+    with pytest.raises(
+        ValueError, match="start: the checkpoint does not fit the model. it has: dim 8 instead of 9"
+    ):
+        keras_convmixer.train(
+            small_recipe(f"model.weights={tmp_path / 'start'}", "model.dim=9"), tmp_path / "other", verbose=0
+        )
+
+
 def test_a_loss_that_is_not_finite_is_an_error(small_recipe, tmp_path):
     recipe = small_recipe("optimizer.learning_rate=1e30", "training.epochs=5", "optimizer.clip_norm=null")
     with pytest.raises(ValueError, match=r"loss is (nan|inf) in epoch .* lower optimizer.learning_rate"):

@@ -122,7 +122,9 @@ def _convert(arguments):
         from keras_convmixer import bundle, files, variants
         from keras_convmixer.weights.convert import save_torch
     out = Path(arguments.out)
-    given = {"activation": arguments.activation} if arguments.activation else {}
+    given = {name: getattr(arguments, name) for name in ("activation", "mean", "std") if getattr(arguments, name)}
+    if arguments.input_size:
+        given["image_size"] = tuple(arguments.input_size)
     if out.suffix == ".safetensors":
         save_torch(bundle.load(arguments.source).model, out)
     elif out.suffix == ".keras":
@@ -238,6 +240,21 @@ def _parser():
         help="a .keras file, a folder for every other command, or (from a folder) a .safetensors file for timm",
     )
     sub.add_argument("--activation", help="gelu, relu, ...: checkpoints do not show it (default: the variant's)")
+    sub.add_argument(
+        "--input-size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of its images (default: the variant's)",
+    )
+    for name in ("mean", "std"):
+        sub.add_argument(
+            f"--{name}",
+            type=float,
+            nargs="+",
+            metavar="X",
+            help=f"{name} of its images' channels, scaled to 0-1 (default: the variant's)",
+        )
     sub.add_argument("--ema", action="store_true", help="take the checkpoint's averaged weights")
     sub.add_argument("--classes", help="file of class names, one a line, for a folder (default: ImageNet's)")
 

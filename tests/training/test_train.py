@@ -134,9 +134,7 @@ def test_a_model_folder_is_resampled_where_the_recipe_asks_for_other_sizes(small
     assert larger.model.get_layer("head").get_weights()[0] == pytest.approx(
         start.model.get_layer("head").get_weights()[0]
     )
-    with pytest.raises(
-        ValueError, match="start: the checkpoint does not fit the model. it has: dim 8 instead of 9"
-    ):
+    with pytest.raises(ValueError, match="start: the checkpoint does not fit the model.*dim 8 instead of 9"):
         keras_convmixer.train(
             small_recipe(f"model.weights={tmp_path / 'start'}", "model.dim=9"), tmp_path / "other", verbose=0
         )

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from keras_convmixer import __version__
@@ -30,6 +31,7 @@ _DATA_HELP = (
 def main(argv=None):
     """Runs the command line `argv`, by default the process's own. Returns the exit code."""
     arguments = _parser().parse_args(argv)
+    warnings.formatwarning = lambda message, *_, **__: f"convmixer: {message}\n"
     try:
         return arguments.run(arguments) or 0
     except KeyboardInterrupt:
@@ -288,7 +290,8 @@ def _quiet_tensorflow():
     """Keeps what TensorFlow says of itself while it starts off stderr, unless the start fails."""
     from keras_convmixer.deployment.quiet import quiet_stderr
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # What TensorFlow logs as an error and stops for it also raises; the rest is about the machine.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet_stderr():
         import tensorflow as tf
 

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import keras_convmixer
 from keras_convmixer.training import checkpoint
@@ -71,6 +72,24 @@ def test_refuses_the_run_of_another_recipe(small_recipe, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
+def test_a_start_that_failed_leaves_nothing_in_the_way(small_recipe, tmp_path):
+    with pytest.raises(OSError, match="no such file of weights"):
+        keras_convmixer.train(small_recipe("model.weights=nowhere"), tmp_path / "run", verbose=0)
+    keras_convmixer.train(small_recipe("training.epochs=1"), tmp_path / "run", verbose=0)
+    assert len(history(tmp_path / "run")) == 1
+
+
+def test_unreadable_images_are_named_and_left_out(small_recipe, tmp_path, capsys):
+    for name, shade in (("dark", 40), ("light", 200)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("L", (8, 8), shade + i).save(tmp_path / "images" / name / f"{i}.png")
+    (tmp_path / "images" / "dark" / "broken.png").write_text("no image")
+    settings = [f"data.source={tmp_path / 'images'}", "data.allow_corrupt=true", "training.batch_size=4"]
+    keras_convmixer.train(small_recipe(*settings, "training.epochs=1"), tmp_path / "run", verbose=0)
+    assert capsys.readouterr().err.count("skipped dark/broken.png: not a JPEG, PNG") == 1
+
+
 def test_early_stopping_keeps_the_best_epoch(small_recipe, tmp_path):
     # With a rate of 0 no epoch is better than the first.
     recipe = small_recipe("training.epochs=9", "training.early_stopping=1", "optimizer.learning_rate=0")
@@ -134,7 +153,7 @@ def test_a_model_folder_is_resampled_where_the_recipe_asks_for_other_sizes(small
     assert larger.model.get_layer("head").get_weights()[0] == pytest.approx(
         start.model.get_layer("head").get_weights()[0]
     )
-    with pytest.raises(ValueError, match="start: the checkpoint does not fit the model.*dim 8 instead of 9"):
+    with pytest.raises(ValueError, match=r"start: the checkpoint does not fit the model\..*dim 8 instead of 9"):
         keras_convmixer.train(
             small_recipe(f"model.weights={tmp_path / 'start'}", "model.dim=9"), tmp_path / "other", verbose=0
         )

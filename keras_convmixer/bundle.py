@@ -91,19 +91,31 @@ def save(bundle, path, *, recipe=None, metrics=None):
 def around(model, classes_file=None):
     """A `Bundle` for a model that came without its preprocessing and class names, such as a converted checkpoint.
 
-    The preprocessing is that of the named variant of the same sizes, or ImageNet's at the model's input size.
+    The preprocessing is that of the named variant of the same sizes, or ImageNet's, with the model's own input
+    size, mean and std.
 
     Args:
-        model: a ConvMixer of this package that ends in logits.
+        model: a ConvMixer of this package that takes RGB images and ends in logits.
         classes_file: path of its class names, one a line. Default: ImageNet's, for a model of 1,000 classes.
 
     Raises:
-        ValueError: there are not as many names as the model has outputs.
+        ValueError: it takes no RGB images or has no head, or there are not as many names as it has outputs.
     """
-    sizes = {name: architecture(model)[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
+    found = architecture(model)
+    if not found["include_preprocessing"]:
+        raise ValueError(f"{model.name} does not normalise its images: build it with include_preprocessing")
+    if model.input_shape[-1] != 3 or not found["include_top"]:
+        raise ValueError(
+            f"a model folder is for RGB images and a head that names classes; this model takes "
+            f"{model.input_shape[-1]} channels and has {'a' if found['include_top'] else 'no'} head: "
+            "write it to a .keras file instead"
+        )
+    sizes = {name: found[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
     alike = (v for v in VARIANTS.values() if sizes == {name: getattr(v, name) for name in sizes})
     preprocessing = next((v.preprocessing for v in alike), Preprocessing())
-    preprocessing = dataclasses.replace(preprocessing, input_size=model.input_shape[1:3])
+    # What the model computes with, without the rounding of its reciprocals.
+    normalisation = {name: tuple(round(value, 9) for value in found[name]) for name in ("mean", "std")}
+    preprocessing = dataclasses.replace(preprocessing, input_size=model.input_shape[1:3], **normalisation)
     names = class_names.read(classes_file) if classes_file else tuple(class_names.imagenet())
     if len(names) != model.output_shape[-1]:
         raise ValueError(

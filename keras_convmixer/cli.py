@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from keras_convmixer import __version__
@@ -30,6 +31,7 @@ _DATA_HELP = (
 def main(argv=None):
     """Runs the command line `argv`, by default the process's own. Returns the exit code."""
     arguments = _parser().parse_args(argv)
+    warnings.formatwarning = lambda message, *_, **__: f"convmixer: {message}\n"
     try:
         return arguments.run(arguments) or 0
     except KeyboardInterrupt:
@@ -141,7 +143,9 @@ def _convert(arguments):
         from keras_convmixer import bundle, files, variants
         from keras_convmixer.weights.convert import save_torch
     out = Path(arguments.out)
-    given = {"activation": arguments.activation} if arguments.activation else {}
+    given = {name: getattr(arguments, name) for name in ("activation", "mean", "std") if getattr(arguments, name)}
+    if arguments.input_size:
+        given["image_size"] = tuple(arguments.input_size)
     if out.suffix == ".safetensors":
         save_torch(bundle.load(arguments.source).model, out)
     elif out.suffix == ".keras":
@@ -293,6 +297,21 @@ def _parser():
         help="a .keras file, a folder for every other command, or (from a folder) a .safetensors file for timm",
     )
     sub.add_argument("--activation", help="gelu, relu, ...: checkpoints do not show it (default: the variant's)")
+    sub.add_argument(
+        "--input-size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of its images (default: the variant's)",
+    )
+    for name in ("mean", "std"):
+        sub.add_argument(
+            f"--{name}",
+            type=float,
+            nargs="+",
+            metavar="X",
+            help=f"{name} of its images' channels, scaled to 0-1 (default: the variant's)",
+        )
     sub.add_argument("--ema", action="store_true", help="take the checkpoint's averaged weights")
     sub.add_argument("--classes", help="file of class names, one a line, for a folder (default: ImageNet's)")
 
@@ -326,7 +345,8 @@ def _quiet_tensorflow():
     """Keeps what TensorFlow says of itself while it starts off stderr, unless the start fails."""
     from keras_convmixer.deployment.quiet import quiet_stderr
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # What TensorFlow logs as an error and stops for it also raises; the rest is about the machine.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet_stderr():
         import tensorflow as tf
 

@@ -6,6 +6,7 @@ activation and then BatchNorm, then a global average pool and a linear head. Onl
 so a saved file loads wherever Keras does, in safe mode and without this package.
 """
 
+import functools
 import math
 import numbers
 
@@ -79,7 +80,7 @@ def ConvMixer(
     _check_arguments(dim, depth, kernel_size, num_classes, pooling, include_top, dropout, stochastic_depth)
 
     def act_bn(x, conv):
-        x = conv(x)
+        x = conv(x) if weights is None else _without_drawing(conv, x)
         x = layers.Activation(activation, name=f"{conv.name}_activation")(x)
         return layers.BatchNormalization(axis=_channel_axis(), name=f"{conv.name}_norm", **BATCH_NORM)(x)
 
@@ -109,9 +110,11 @@ def ConvMixer(
 
     model = keras.Model(image, x, name=name)
     if weights is not None:
-        from keras_convmixer.weights.load import load_weights
+        if not callable(weights):  # create_model gives a function, which knows what may be resampled
+            from keras_convmixer.weights.load import load_weights
 
-        load_weights(model, weights)
+            weights = functools.partial(load_weights, source=weights)
+        weights(model)
     return model
 
 
@@ -215,6 +218,19 @@ def normalization(input_shape, mean=None, std=None):
         scale, offset = [[[v]] for v in scale], [[[v]] for v in offset]
     dtype = "float64" if keras.config.dtype_policy().compute_dtype == "float64" else "float32"
     return layers.Rescaling(scale, offset, dtype=dtype, name="normalization")
+
+
+def _without_drawing(conv, x):
+    """Calls a convolution for the first time. Its kernel starts from zeros, since weights are loaded over it next.
+
+    Drawing tens of millions of numbers first would take as long as loading them, and more memory.
+    """
+    attribute = "depthwise_initializer" if isinstance(conv, layers.DepthwiseConv2D) else "kernel_initializer"
+    initializer = getattr(conv, attribute)
+    setattr(conv, attribute, keras.initializers.Zeros())
+    x = conv(x)
+    setattr(conv, attribute, initializer)
+    return x
 
 
 def _uniform_fan_in(scale=1 / 3):

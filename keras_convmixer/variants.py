@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import inspect
 
 from keras_convmixer.preprocessing import Preprocessing
@@ -123,21 +124,21 @@ def create_model(name, /, **arguments):
     weights = arguments.pop("weights", None)
     if weights == "imagenet":
         weights = _fetch_published(name)
-    defaults = _defaults(variant, arguments.pop("input_shape", None)) | {"name": name}
-    model = ConvMixer(**defaults | arguments)
     if weights is not None:
         from keras_convmixer.weights.load import load_weights
 
-        load_weights(model, weights, may_resample=arguments.keys() & RESAMPLED)
-    return model
+        weights = functools.partial(load_weights, source=weights, may_resample=arguments.keys() & RESAMPLED)
+    defaults = _defaults(variant, arguments.pop("input_shape", None)) | {"name": name}
+    return ConvMixer(**defaults | arguments, weights=weights)
 
 
-def convert_checkpoint(source, *, ema=False, **arguments):
+def convert_checkpoint(source, *, ema=False, image_size=None, **arguments):
     """Builds the ConvMixer that a checkpoint holds, with its weights.
 
     Args:
         source: path or https:// address of a PyTorch or safetensors file; see `weights.load.load_weights`.
         ema: whether to take a PyTorch checkpoint's averaged weights.
+        image_size: height and width of its images, as `input_shape` without the channels.
         **arguments: those of `ConvMixer`; one given here wins over what the checkpoint shows. `activation` must be
             given unless a variant of this size is known, since a checkpoint does not show it. That variant also
             gives the defaults of `input_shape`, `mean` and `std`.
@@ -165,11 +166,13 @@ def convert_checkpoint(source, *, ema=False, **arguments):
             'give it, most often activation="gelu"'
         )
     variant = alike[0] if alike else Variant(**found, parameters=0)
+    if image_size:
+        preprocessing = dataclasses.replace(variant.preprocessing, input_size=image_size)
+        variant = dataclasses.replace(variant, preprocessing=preprocessing)
     defaults = _defaults(variant, arguments.pop("input_shape", None), channels) | found
     defaults |= {"include_top": False} if num_classes is None else {"num_classes": num_classes}
-    model = ConvMixer(**defaults | arguments)
-    load.load_weights(model, path, ema=ema, may_resample=arguments.keys() & RESAMPLED)
-    return model
+    weights = functools.partial(load.load_weights, source=path, ema=ema, may_resample=arguments.keys() & RESAMPLED)
+    return ConvMixer(**defaults | arguments, weights=weights)
 
 
 def _defaults(variant, input_shape, channels=3):

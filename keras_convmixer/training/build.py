@@ -4,10 +4,14 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import keras
+
 from keras_convmixer import bundle as bundles
 from keras_convmixer.model import ConvMixer, architecture
 from keras_convmixer.preprocessing import Preprocessing
-from keras_convmixer.variants import create_model, get_variant
+from keras_convmixer.variants import RESAMPLED, create_model, get_variant
+from keras_convmixer.weights.convert import load_state, state_dict
+from keras_convmixer.weights.stored import CheckpointError
 
 _SIZES = ("dim", "depth", "kernel_size", "patch_size", "activation")
 _PREPROCESSING = ("input_size", "crop", "interpolation", "mean", "std")
@@ -24,13 +28,14 @@ def build(recipe, classes):
         A `bundle.Bundle` with those classes.
 
     Raises:
-        ValueError: the recipe names no architecture, or one that cannot be built.
+        ValueError: the recipe names no architecture, or one that cannot be built or does not fit its weights.
     """
     sizes = {name: getattr(recipe, name) for name in _SIZES if getattr(recipe, name) is not None}
     rates = {"dropout": recipe.dropout, "stochastic_depth": recipe.stochastic_depth}
     start = bundles.load(recipe.weights) if recipe.weights and Path(recipe.weights).is_dir() else None
     if start:
         preprocessing = start.preprocessing
+        resampled = sizes.keys() & RESAMPLED
         sizes = architecture(start.model) | sizes
     elif recipe.variant:
         preprocessing = get_variant(recipe.variant).preprocessing
@@ -54,7 +59,7 @@ def build(recipe, classes):
     }
     if start:
         model = ConvMixer(**arguments)
-        _transfer(start, model, classes)
+        _transfer(start, model, classes, resampled)
     elif recipe.variant:
         model = create_model(recipe.variant, weights=recipe.weights, **arguments)
     else:
@@ -62,17 +67,18 @@ def build(recipe, classes):
     return bundles.Bundle(model, preprocessing, tuple(classes))
 
 
-def _transfer(start, model, classes):
+def _transfer(start, model, classes, may_resample):
     """Copies the weights of a model folder; a head for other classes stays new."""
-    same_classes = start.classes == tuple(classes)
-    for layer in model.layers:
-        if layer.weights and (layer.name != "head" or same_classes):
-            theirs = start.model.get_layer(layer.name).get_weights()
-            if [w.shape for w in theirs] != [tuple(w.shape) for w in layer.weights]:
-                raise ValueError(f"{start.path}: layer {layer.name} has other sizes than the recipe's model")
-            layer.set_weights(theirs)
-    if not same_classes:
+    if start.classes == tuple(classes):
+        taking = model
+    else:
         print(
             f"the head of {start.path} names {len(start.classes)} other classes: a new one is started",
             file=sys.stderr,
         )
+        # The same layers without the head.
+        taking = keras.Model(model.input, model.get_layer("pool").output, name=model.name)
+    try:
+        load_state(taking, state_dict(start.model), may_resample=may_resample)
+    except CheckpointError as error:
+        raise CheckpointError(f"{start.path}: {error}") from None

@@ -1,5 +1,7 @@
 """AdamW as PyTorch computes it, clipping what is applied rather than what each replica saw."""
 
+import re
+
 import keras
 from keras import ops
 
@@ -104,6 +106,25 @@ class AdamW(keras.optimizers.Optimizer):
             "decay_1d": self.decay_1d,
             "multipliers": self.multipliers,
         }
+
+
+def rate_multipliers(model, backbone_multiplier=1.0, layer_decay=1.0):
+    """Layer-wise learning rates of a `ConvMixer`, as `AdamW` takes them: lowest at the stem, 1 at the head.
+
+    Args:
+        model: a `ConvMixer` or a clone with its layers' names.
+        backbone_multiplier: factor on everything below the head.
+        layer_decay: factor for each step away from the head: block i (from 0) of `depth` has
+            `layer_decay ** (depth - i)`, the patch embedding `layer_decay ** (depth + 1)`.
+
+    Returns:
+        Layer name → factor.
+    """
+    blocks = {layer.name: re.match(r"block_(\d+)_", layer.name) for layer in model.layers if layer.name != "head"}
+    # The patch embedding, and what comes before it, counts as the block before the first.
+    places = {name: int(block[1]) if block else -1 for name, block in blocks.items()}
+    depth = 1 + max(places.values())
+    return {name: backbone_multiplier * layer_decay ** (depth - place) for name, place in places.items()}
 
 
 def _replicas():

@@ -95,7 +95,10 @@ class Optimizer:
     """AdamW (see `training.optimizer`) under the one-cycle triangle (see `training.schedule`).
 
     `decay` says which parameters decay: "kernels" (those of two or more dimensions) or "all".
-    `backbone_multiplier` scales the learning rate of everything below the head.
+    `backbone_multiplier` scales the learning rate of everything below the head, and `layer_decay` that of each
+    layer by its distance from the head: of block i (from 0) of `depth` by `layer_decay ** (depth - i)`, of the
+    patch embedding by `layer_decay ** (depth + 1)`, as BEiT (arXiv 2106.08254) and timm do. With both, the
+    factors multiply.
     """
 
     learning_rate: NonNegative = 0.01
@@ -106,6 +109,7 @@ class Optimizer:
     epsilon: Annotated[float, pydantic.Field(gt=0)] = 1e-3
     clip_norm: Annotated[float, pydantic.Field(gt=0)] | None = None
     backbone_multiplier: NonNegative = 1.0
+    layer_decay: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
 
 
 @_section

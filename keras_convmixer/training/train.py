@@ -16,7 +16,7 @@ from keras_convmixer.training.allocator import keep_freed_memory
 from keras_convmixer.training.average import MovingAverage
 from keras_convmixer.training.build import build
 from keras_convmixer.training.evaluate import measure
-from keras_convmixer.training.optimizer import AdamW
+from keras_convmixer.training.optimizer import AdamW, rate_multipliers
 from keras_convmixer.training.recipe import Recipe
 from keras_convmixer.training.schedule import OneCycle
 from keras_convmixer.training.training_model import training_model
@@ -42,7 +42,7 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
     """
     keep_freed_memory()
     workdir = Path(workdir)
-    _claim(workdir, recipe)
+    _refuse_another_recipes(workdir, recipe)
     data, training = recipe.data, recipe.training
     dataset = datasets.open_dataset(
         data.source,
@@ -51,6 +51,7 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
         allow_corrupt=data.allow_corrupt,
     )
     images, held_out = dataset.training(), dataset.held_out()
+    _report_skipped([*images.skipped, *held_out.skipped])
     steps = pipeline.steps_per_epoch(images, training.batch_size)
 
     keras.utils.set_random_seed(recipe.seed)
@@ -66,6 +67,8 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
             layer.trainable = layer.name == "head" or not training.freeze_backbone
         trained = compiled(recipe, bundle.model, steps)
         average = MovingAverage(trained, training.ema) if training.ema else None
+    # Only now is the folder this recipe's: what failed before this line leaves nothing in the way of another try.
+    files.write_text(workdir / "recipe.yaml", recipe.to_yaml())
     checkpoints = checkpoint.Checkpoints(workdir, strategy, average, training.early_stopping)
     done = checkpoints.resume(trained)
 
@@ -122,23 +125,26 @@ def compiled(recipe, model, steps):
     return trained
 
 
-def _claim(workdir, recipe):
-    """Makes the run's folder this recipe's, or checks that it is."""
+def _refuse_another_recipes(workdir, recipe):
+    """Raises ValueError if a folder is the run of another recipe."""
     path = workdir / "recipe.yaml"
-    if path.exists():
-        differences = recipe.differences(Recipe.load(path))
-        if differences:
-            raise ValueError(
-                f"{workdir} is the run of another recipe ({'; '.join(differences[:4])}); choose another --workdir"
-            )
-    else:
-        files.write_text(path, recipe.to_yaml())
+    differences = recipe.differences(Recipe.load(path)) if path.exists() else ()
+    if differences:
+        raise ValueError(
+            f"{workdir} is the run of another recipe ({'; '.join(differences[:4])}); choose another --workdir"
+        )
+
+
+def _report_skipped(skipped, most=10):
+    for name, reason in skipped[:most]:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    if len(skipped) > most:
+        print(f"skipped {len(skipped)} unreadable images in all", file=sys.stderr)
 
 
 def _optimizer(recipe, model, steps):
     """The recipe's AdamW under its triangle."""
     settings = recipe.optimizer
-    backbone = [layer.name for layer in model.layers if layer.name != "head"]
     return AdamW(
         OneCycle(settings.learning_rate, recipe.training.epochs, steps),
         weight_decay=settings.weight_decay,
@@ -146,7 +152,7 @@ def _optimizer(recipe, model, steps):
         beta_2=settings.beta_2,
         epsilon=settings.epsilon,
         decay_1d=settings.decay == "all",
-        multipliers=dict.fromkeys(backbone, settings.backbone_multiplier),
+        multipliers=rate_multipliers(model, settings.backbone_multiplier, settings.layer_decay),
         global_clipnorm=settings.clip_norm,
     )
 

@@ -116,8 +116,14 @@ def _open_safetensors(path):
                     f"{path}: {name} is of type {entry.get_dtype()}, which no ConvMixer's weights are"
                 )
             dtype = SAFETENSORS_DTYPES[entry.get_dtype()]
-            state[name] = StoredArray(tuple(entry.get_shape()), dtype, functools.partial(file.get_tensor, name))
-        yield state
+            state[name] = StoredArray(tuple(entry.get_shape()), dtype, functools.partial(_tensor, path, name))
+    yield state
+
+
+def _tensor(path, name):
+    # Opened anew for each: of a file that stays mapped, all that was ever read stays in memory.
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return file.get_tensor(name)
 
 
 def _without_wrappers(state):

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from timm_layout import arrays_of, copy_into, layer_names
 
 import keras_convmixer
-from keras_convmixer.training.optimizer import AdamW
+from keras_convmixer.training.optimizer import AdamW, rate_multipliers
 from keras_convmixer.training.schedule import OneCycle
 
 
@@ -146,6 +146,16 @@ def test_multiplies_the_rate_of_named_layers():
     after = model.get_weights()
     np.testing.assert_array_equal(after[0], before[0])
     np.testing.assert_allclose(after[2], before[2] - 0.1, rtol=1e-5, atol=1e-6)
+
+
+def test_layer_decay_counts_from_the_head():
+    model = keras_convmixer.create_model("convmixer_tiny", dropout=0.1, stochastic_depth=0.1)
+    rates = rate_multipliers(model, backbone_multiplier=0.5, layer_decay=0.8)
+    by_layer = {layer.name: rates.get(layer.name, 1.0) for layer in model.layers if layer.weights}
+    expected = {"patch_embedding": 0.8**3, "block_0": 0.8**2, "block_1": 0.8}
+    for name, rate in by_layer.items():
+        (place,) = [place for place in [*expected, "head"] if name.startswith(place)]
+        assert rate == pytest.approx(0.5 * expected[place] if place in expected else 1)
 
 
 def test_serialises():

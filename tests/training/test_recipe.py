@@ -68,6 +68,8 @@ def test_an_override_may_name_an_empty_section(written):
         ("training: {epochs: many}", "training.epochs: .* got 'many'"),
         ("training: {epochs: 0}", "training.epochs: .* greater than or equal to 1, got 0"),
         ("training: {precision: fp8}", "training.precision: .*'mixed_bfloat16'"),
+        ("optimizer: {layer_decay: 0}", "optimizer.layer_decay: .* greater than 0, got 0"),
+        ("optimizer: {layer_decay: 1.5}", "optimizer.layer_decay: .* less than or equal to 1, got 1.5"),
         ("training: 5", "training: .* got 5"),
         ("model: {input_size: [32]}", "model.input_size"),
         ("- a list", "must hold sections"),

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import keras_convmixer
 from keras_convmixer.training import checkpoint
@@ -71,6 +72,24 @@ def test_refuses_the_run_of_another_recipe(small_recipe, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
+def test_a_start_that_failed_leaves_nothing_in_the_way(small_recipe, tmp_path):
+    with pytest.raises(OSError, match="no such file of weights"):
+        keras_convmixer.train(small_recipe("model.weights=nowhere"), tmp_path / "run", verbose=0)
+    keras_convmixer.train(small_recipe("training.epochs=1"), tmp_path / "run", verbose=0)
+    assert len(history(tmp_path / "run")) == 1
+
+
+def test_unreadable_images_are_named_and_left_out(small_recipe, tmp_path, capsys):
+    for name, shade in (("dark", 40), ("light", 200)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("L", (8, 8), shade + i).save(tmp_path / "images" / name / f"{i}.png")
+    (tmp_path / "images" / "dark" / "broken.png").write_text("no image")
+    settings = [f"data.source={tmp_path / 'images'}", "data.allow_corrupt=true", "training.batch_size=4"]
+    keras_convmixer.train(small_recipe(*settings, "training.epochs=1"), tmp_path / "run", verbose=0)
+    assert capsys.readouterr().err.count("skipped dark/broken.png: not a JPEG, PNG") == 1
+
+
 def test_early_stopping_keeps_the_best_epoch(small_recipe, tmp_path):
     # With a rate of 0 no epoch is better than the first.
     recipe = small_recipe("training.epochs=9", "training.early_stopping=1", "optimizer.learning_rate=0")
@@ -100,6 +119,44 @@ def test_starts_from_a_model_folder(small_recipe, tmp_path, capsys):
             for a, b in zip(layer.get_weights(), tuned.model.get_layer(layer.name).get_weights())
         ]
         assert all(same) == (layer.name != "head")
+
+
+def test_layer_decay_slows_what_is_far_from_the_head(small_recipe, tmp_path):
+    # Of two steps the second has a rate of 0, and with no epsilon the first moves each weight by its rate.
+    steps = ["training.epochs=1", "training.batch_size=719", "optimizer.epsilon=1e-30", "model.depth=2"]
+    steps += ["optimizer.layer_decay=0.5", "optimizer.backbone_multiplier=0.8", "optimizer.weight_decay=0"]
+    start, moved = (
+        keras_convmixer.train(
+            small_recipe(*steps, f"optimizer.learning_rate={rate}"), tmp_path / f"{rate}", verbose=0
+        ).model
+        for rate in (0, 0.01)
+    )
+    found = {
+        layer.name: np.abs(layer.get_weights()[0] - moved.get_layer(layer.name).get_weights()[0]).max()
+        for layer in start.layers
+        if layer.name in ("patch_embedding", "block_0_depthwise", "block_1_pointwise", "head")
+    }
+    rates = {"patch_embedding": 0.1, "block_0_depthwise": 0.2, "block_1_pointwise": 0.4, "head": 1}
+    expected = {name: rate * found["head"] for name, rate in rates.items()}
+    assert found["head"] > 0
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_model_folder_is_resampled_where_the_recipe_asks_for_other_sizes(small_recipe, tmp_path):
+    start = keras_convmixer.train(small_recipe("training.epochs=1"), tmp_path / "start", verbose=0)
+    frozen = ["optimizer.learning_rate=0", "training.epochs=1", "training.freeze_backbone=true"]
+    recipe = small_recipe(f"model.weights={tmp_path / 'start'}", "model.kernel_size=7", *frozen)
+    larger = keras_convmixer.train(recipe, tmp_path / "larger", verbose=0)
+    name = "block_0_depthwise"
+    theirs, ours = (model.get_layer(name).get_weights()[0] for model in (start.model, larger.model))
+    np.testing.assert_array_equal(ours[1:-1, 1:-1], theirs)
+    assert larger.model.get_layer("head").get_weights()[0] == pytest.approx(
+        start.model.get_layer("head").get_weights()[0]
+    )
+    with pytest.raises(ValueError, match=r"start: the checkpoint does not fit the model\..*dim 8 instead of 9"):
+        keras_convmixer.train(
+            small_recipe(f"model.weights={tmp_path / 'start'}", "model.dim=9"), tmp_path / "other", verbose=0
+        )
 
 
 def test_a_loss_that_is_not_finite_is_an_error(small_recipe, tmp_path):

@@ -312,13 +312,27 @@ print(time.perf_counter() - start, peak() - before, sum(weight.size for weight i
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_52_million_parameters_takes_10_seconds_and_little_memory(tmp_path):
-    path = tmp_path / "full.pth.tar"
+@pytest.mark.parametrize("name", ["full.pth.tar", "full.safetensors"])
+def test_a_checkpoint_of_52_million_parameters_takes_10_seconds_and_little_memory(tmp_path, name):
+    path = tmp_path / name
     shapes = {name: array.shape for name, array in state_dict(create_model("convmixer_1536_20")).items()}
-    content, storages = contents({name: np.ones(shape, "float32") for name, shape in shapes.items()})
-    write_zip(path, {"epoch": 149, "state_dict": content}, storages)
+    state = {name: np.ones(shape, "float32") for name, shape in shapes.items()}
+    if path.suffix == ".tar":
+        content, storages = contents(state)
+        write_zip(path, {"epoch": 149, "state_dict": content}, storages)
+    else:
+        save_file(state, path)
     done = subprocess.run([sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=True)
     seconds, memory, parameters = map(float, done.stdout.split()[-3:])
     assert parameters > 51e6
     assert seconds < 10
     assert memory < 2.5 * path.stat().st_size
+
+
+def test_a_loaded_model_keeps_its_initial_distributions(tmp_path):
+    save_torch(small(), tmp_path / "a.safetensors")
+    loaded = small(weights=tmp_path / "a.safetensors")
+    assert loaded.get_config() == small().get_config()
+    fresh = keras.models.clone_model(loaded)
+    for layer in ("block_0_depthwise", "block_1_pointwise"):
+        assert np.std(fresh.get_layer(layer).get_weights()[0]) > 0

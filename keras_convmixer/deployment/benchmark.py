@@ -1,5 +1,6 @@
 """How fast every form of a model is on this machine, how large, and how well it agrees with the Keras model."""
 
+import contextlib
 import importlib.util
 import json
 import multiprocessing
@@ -178,9 +179,11 @@ class _Workers:
         """Seconds and logits of a batch, or None if the form has failed."""
         if form in self.errors:
             return None
+        end = self._ends[form]
+        with contextlib.suppress(OSError):  # A process that failed has closed its end, but left word.
+            end.send(images)
         try:
-            self._ends[form].send(images)
-            answer = self._ends[form].recv()
+            answer = end.recv()
         except (EOFError, OSError):
             answer = "its process ended"
         if isinstance(answer, str):

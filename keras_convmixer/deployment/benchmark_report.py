@@ -68,18 +68,13 @@ class Benchmark:
     def as_table(self):
         lines = [", ".join(f"{name} {value}" for name, value in self.machine.items()), ""]
         for model in dict.fromkeys(row.model for row in self.rows):
-            lines += [
-                model,
-                f"{'form':<21}{'images/s':>10}{'batch 8':>10}{'size':>10}{'memory':>10}{'agree':>9}  largest",
-            ]
+            lines += [model, HEADER]
             for row in (row for row in self.rows if row.model == model):
-                lines.append(f"{row.form:<21}{row.error}" if row.error else _line(row))
+                lines.append(f"{row.form.ljust(20)}  {row.error}" if row.error else _line(row))
             best = self.fastest(model)
             if best:
-                lines += [
-                    "",
-                    f"fastest here, one image at a time: {best.form}, {best.images_per_second[1]:.1f} images/s",
-                ]
+                speed = f"{best.images_per_second[1]:.1f} images/s, agreement {best.agreement:.1%}"
+                lines += ["", f"fastest here, one image at a time: {best.form}, {speed}"]
             lines.append("")
         return "\n".join(lines).rstrip()
 
@@ -122,7 +117,7 @@ def _line(row):
 
 
 def _columns(form, *cells):
-    return form.ljust(20) + "".join(cell.rjust(13) for cell in cells)
+    return form.ljust(20) + "".join(cell.rjust(14) for cell in cells)
 
 
 HEADER = _columns("form", "1: images/s", "8: images/s", "size", "peak memory", "agreement", "difference")

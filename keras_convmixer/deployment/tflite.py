@@ -1,5 +1,7 @@
 """The TFLite form, in float32, float16, dynamic-range int8 and full int8."""
 
+import contextlib
+import io
 import re
 import tempfile
 
@@ -85,7 +87,8 @@ def _with_int8_matrices(content):
     quantizer = Quantizer(content)
     for operation in (TFLOperationName.CONV_2D, TFLOperationName.FULLY_CONNECTED):
         quantizer.add_dynamic_config(regex=".*", operation_name=operation, num_bits=8)
-    return bytes(quantizer.quantize().quantized_model)
+    with contextlib.redirect_stdout(io.StringIO()):  # It prints sizes.
+        return bytes(quantizer.quantize().quantized_model)
 
 
 def check_operators(content):

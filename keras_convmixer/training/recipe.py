@@ -76,6 +76,8 @@ class Augmentation:
         random_erasing: probability; `erasing` says what with: "pixel" for noise N(0, 1) in each pixel, or "zero",
             both as of the normalised image.
         mixup, cutmix: alpha of each; with both, every batch gets one of them at even odds.
+        mix_group: how many images of a batch are mixed with each other, under one draw, as on one device of several;
+            None for the whole batch.
     """
 
     crop_scale: Range | None = None
@@ -88,6 +90,7 @@ class Augmentation:
     erasing: Literal["pixel", "zero"] = "pixel"
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
+    mix_group: Positive | None = None
 
 
 @_section

@@ -23,9 +23,7 @@ SIZE = 224
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a folder or an archive of images")
     parser.add_argument("--recipe", default="imagenet", help="whose augmentation ours does (default: imagenet)")
     parser.add_argument("--blocks", type=int, default=5, help="of each kind (default: 5)")
@@ -90,8 +88,10 @@ def timms(root, names):
     from PIL import Image, ImageOps
     from timm.data import Mixup, auto_augment, create_transform
 
-    # At magnitude 10 timm asks to keep no bit, which Pillow refuses since version 12.
-    auto_augment.NAME_TO_OP["PosterizeIncreasing"] = lambda image, bits, **_: ImageOps.posterize(image, max(bits, 1))
+    # At magnitude 10 timm asks to keep no bit, which newer versions of Pillow refuse.
+    auto_augment.NAME_TO_OP["PosterizeIncreasing"] = lambda image, bits, **_: ImageOps.posterize(
+        image, max(bits, 1)
+    )
     transform = create_transform(
         (3, SIZE, SIZE),
         is_training=True,

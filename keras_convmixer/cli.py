@@ -232,12 +232,19 @@ def _parser():
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command(
-        "data", _data, "show what is in a data set and what a recipe makes of it", "photos/ --recipe finetune --out look"
+        "data",
+        _data,
+        "show what is in a data set and what a recipe makes of it",
+        "photos/ --recipe finetune --out look",
     )
     sub.add_argument("source", metavar="PATH", help=_DATA_HELP)
-    sub.add_argument("--recipe", help="whose training input to show and time (default: imagenet; of digits, digits)")
+    sub.add_argument(
+        "--recipe", help="whose training input to show and time (default: imagenet; of digits, digits)"
+    )
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
-    sub.add_argument("--out", metavar="DIR", help="folder for contact_sheet.png, the augmented images, and data.json")
+    sub.add_argument(
+        "--out", metavar="DIR", help="folder for contact_sheet.png, the augmented images, and data.json"
+    )
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command("predict", _predict, "classify images", "runs/d photo.jpg more/*.png --top 3")

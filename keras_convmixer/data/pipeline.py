@@ -199,7 +199,7 @@ def _layers(recipe, preprocessing):
     if recipe.color_jitter:
         per_image.append(augment.ColorJitter(*[recipe.color_jitter] * 3))
     if recipe.rand_augment:
-        per_image.append(augment.RandAugment(recipe.rand_augment))
+        per_image.append(augment.rand_augment(recipe.rand_augment))
     mixes = recipe.mixup or recipe.cutmix
     if mixes:
         per_group.append(augment.MixUpCutMix(recipe.mixup, recipe.cutmix))

@@ -64,7 +64,7 @@ def build(recipe, classes):
 def preprocessing(recipe):
     """The `Preprocessing` of the model that `build` makes of a `recipe.Model`, without building it."""
     if recipe.weights and Path(recipe.weights).is_dir():
-        return _overridden(bundles.read_preprocessing(recipe.weights), recipe)
+        return _overridden(Preprocessing.read(Path(recipe.weights) / "preprocessing.json"), recipe)
     return _overridden(get_variant(recipe.variant).preprocessing if recipe.variant else Preprocessing(), recipe)
 
 

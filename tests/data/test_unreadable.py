@@ -62,7 +62,8 @@ def test_another_image_stands_in_and_the_rest_stays_where_it_was(name, recipe, c
     unreadable = Unreadable(images)
     found = batches(images, recipe, unreadable=unreadable)
     assert [unreadable.count(epoch) for epoch in range(2)] == [1, 1]
-    assert capsys.readouterr().err.splitlines() == [f"cannot be read: 7.png: {why}"] or name == "huge PNG"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cannot be read: 7.png: {why}")
     changed = [not np.array_equal(a, b) for a, b in zip(found, whole, strict=True) for a, b in zip(a[0], b[0])]
     # One place an epoch; mixed, it shows in its partner too.
     assert sum(changed) <= (4 if recipe.mixup else 2)

@@ -3,9 +3,9 @@
     python benchmarks/input_throughput.py --data PHOTOS            # ours, and timm's where it is installed
     python benchmarks/input_throughput.py --data PHOTOS --memory   # ours: resident memory over 20,000 images
 
-PHOTOS is a folder or an archive of images. The two are measured in blocks that alternate, each after a pause in which
-the other's queue fills up and its workers fall idle; of each block the first batches, which may stem from a full
-queue, are not counted. The figures are medians over the blocks.
+PHOTOS is a folder or an archive of images. The two are measured in blocks that alternate, each after a pause in
+which the other's queue fills up and its workers fall idle; of each block the first batches, which may stem from a
+full queue, are not counted. The figures are medians over the blocks.
 
 timm's is its full training transform (`create_transform` with rand-m9-mstd0.5-inc1, random interpolation, flip,
 random erasing per pixel) under a DataLoader with a worker for each core, and its `Mixup` on each batch.

@@ -238,12 +238,10 @@ def _parser():
         "photos/ --recipe finetune --out look",
     )
     sub.add_argument("source", metavar="PATH", help=_DATA_HELP)
-    sub.add_argument(
-        "--recipe", help="whose training input to show and time (default: imagenet; of digits, digits)"
-    )
+    sub.add_argument("--recipe", help="whose training input to show (default: imagenet; of digits, digits)")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     sub.add_argument(
-        "--out", metavar="DIR", help="folder for contact_sheet.png, the augmented images, and data.json"
+        "--out", metavar="DIR", help="folder for contact_sheet.png, of augmented images, and data.json"
     )
     sub.add_argument("--json", action="store_true", help="print JSON")
 

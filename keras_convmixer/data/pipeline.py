@@ -1,8 +1,8 @@
 """Images into batches. Every random draw is a pure function of (seed, epoch, image).
 
 A training stream is a range of positions: position p is image p % n of epoch p // n, in that epoch's order, with
-that epoch's draws. So a stream can start anywhere, and neither parallelism, a restart nor the number of hosts changes
-a batch.
+that epoch's draws. So a stream can start anywhere, and neither parallelism, a restart nor the number of hosts
+changes a batch.
 """
 
 import contextlib
@@ -65,9 +65,9 @@ def training_batches(
 
     Returns:
         A `tf.data.Dataset` of (images, labels), with weights as a third where given: float32 images
-        `(batch_size / count, height, width, 3)` in 0–255, float32 soft labels `(batch_size / count, classes)`, float32
-        `(batch_size / count,)`. It raises tf.errors.InvalidArgumentError, saying `LOST`, where one image after
-        another cannot be read.
+        `(n, height, width, 3)` in 0–255, float32 soft labels `(n, classes)`, float32 `(n,)`, where n is
+        batch_size / count. It raises tf.errors.InvalidArgumentError, saying `LOST`, where one image after another
+        cannot be read.
 
     Raises:
         ValueError: there are fewer images than a batch takes, or a batch cannot be shared out as asked.

@@ -152,7 +152,10 @@ def _from_records(builder, split, image, label, classes):
 
 
 def _record_index(builder, split, label, paths):
-    """For each record its label, shard, first byte, length and file name if it has one. Made in one pass over the files, then cached."""
+    """For each record its label, shard, first byte, length and, if it has one, file name.
+
+    Made in one pass over the files, then cached.
+    """
     stamps = [(path, (status := os.stat(path)).st_size, status.st_mtime_ns) for path in paths]
     features = (label, *_file_name(builder))
     key = hashlib.sha256(repr((stamps, features)).encode()).hexdigest()[:32]

@@ -195,13 +195,7 @@ def test_a_miniature_imagenet_is_prepared_from_the_original_archives(tmp_path, m
     assert sorted(pixels(data.training())) == sorted([0, 50, 100] * 2)
 
 
-BROKEN = {
-    "truncated": jpeg(9)[:200],
-    "web page": b"<html></html>",
-    "empty": b"",
-    "text": b"no",
-    "half": b"\xff\xd8\xff",
-}
+BROKEN = (jpeg(9)[:200], b"<html></html>", b"", b"no", b"\xff\xd8\xff")
 
 
 def miniature_imagenet(folder, each=12, wnids=("n01440764", "n02510455")):
@@ -212,7 +206,7 @@ def miniature_imagenet(folder, each=12, wnids=("n01440764", "n02510455")):
     for number, wnid in enumerate(wnids):
         members = {f"{wnid}_{i}.JPEG": jpeg(20 * i + number) for i in range(each)}
         if number == 0:
-            members |= dict(zip(members, BROKEN.values()))
+            members |= dict(zip(members, BROKEN))
         write_tar(folder / "inner.tar", members)
         inner[f"{wnid}.tar"] = (folder / "inner.tar").read_bytes()
     write_tar(manual / "ILSVRC2012_img_train.tar", inner)
@@ -239,9 +233,7 @@ def test_an_epoch_over_a_miniature_imagenet_reports_its_corrupt_files(tmp_path, 
     assert (float(row["unreadable"]), float(row["val_unreadable"])) == (5, 1)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (metrics["images"], metrics["skipped"]) == (4, 1)
-    with pytest.raises(
-        ValueError, match=r"imagenet2012 \(validation\): 1 of 5 images cannot be read, more than 1%"
-    ):
+    with pytest.raises(ValueError, match=r"imagenet2012 \(validation\): 1 of 5 images cannot be read"):
         keras_convmixer.evaluate(tmp_path / "run")
     assert len(keras_convmixer.evaluate(tmp_path / "run", allow_corrupt=True).labels) == 4
 

@@ -1,4 +1,4 @@
-"""Images that go bad while they are used: replaced in training, left out in evaluation, always named and counted."""
+"""Images that go bad in use: replaced in training, left out in evaluation, always named and counted."""
 
 import io
 

@@ -10,12 +10,12 @@ PREFIX = "keras_cv"
 def keras_cv_rand_augment(policy):
     """`keras_cv.layers.RandAugment` as a function of the dictionary that the layers here take.
 
-    It draws from a stateful generator and leaves the seeds unread: neither another run with the same seed nor a resumed
-    one makes the same images.
+    It draws from a stateful generator and leaves the seeds unread: neither another run with the same seed nor a
+    resumed one makes the same images.
 
     Args:
-        policy: "keras_cv" and then, in any order: n (operations per image, default 3), m (mean magnitude, 0.5), mstd
-            (its standard deviation, 0.15) and p (probability of each operation, 10/11). All but n lie in 0–1.
+        policy: "keras_cv" and then, in any order: n (operations per image, default 3), m (mean magnitude, 0.5),
+            mstd (its standard deviation, 0.15) and p (probability of each operation, 10/11). All but n lie in 0–1.
 
     Raises:
         ValueError: a part is unknown or its value out of range.

@@ -80,24 +80,26 @@ def training_batches(
     per_image, per_group = _layers(recipe, preprocessing)
     weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
 
-    def position_of(number):
-        """Where in the stream of a single host this host's image of that number is."""
-        return number // share * batch_size + shard[0] * share + number % share
-
-    def index_of(position, attempt):
-        """Which image stands at a position, or, after so many that cannot be read, takes its place."""
+    def place_of(number):
+        """The epoch and the index of the image that is this host's so manieth, were it readable."""
+        position = number // share * batch_size + shard[0] * share + number % share
         epoch, place = position // per_epoch, position % per_epoch
-        order, last = _fold(seed, _ORDER, epoch), tf.constant(len(images) - 1, tf.int64)
-        index = tf.random.experimental.index_shuffle(place, order, last)
-        if attempt is None:
-            return index, index
-        other = _fold(seed, _STAND_IN, epoch, index, attempt)
-        other = tf.random.stateless_uniform((), other, maxval=len(images), dtype=tf.int64)
-        return index, tf.where(attempt == 0, index, other)
+        last = tf.constant(len(images) - 1, tf.int64)
+        return epoch, tf.random.experimental.index_shuffle(place, _fold(seed, _ORDER, epoch), last)
 
-    def example(position, attempt=None):
-        epoch = position // per_epoch
-        index, shown = index_of(position, attempt)
+    def stand_in(epoch, index, attempt):
+        """The image that takes the place of another, after so many attempts."""
+        drawn = _fold(seed, _STAND_IN, epoch, index, attempt)
+        drawn = tf.random.stateless_uniform((), drawn, maxval=len(images), dtype=tf.int64)
+        return tf.where(attempt == 0, index, drawn)
+
+    # A function, so that it is traced once for its several uses.
+    @tf.function(
+        input_signature=[tf.TensorSpec((), tf.int64)] * 3,
+        autograph=False,
+    )
+    def example(epoch, index, shown):
+        """The image `shown`, with the draws of the image `index`."""
         encoded = images.encoded(shown)
         if recipe.crop_scale is None:
             image = decode.evaluation_image(encoded, preprocessing)
@@ -118,32 +120,35 @@ def training_batches(
             inputs["weights"] = weights[labels[shown]]
         return inputs
 
-    def first_readable(position):
-        def attempted(attempt):
-            if unreadable is None:
-                return example(position, attempt)
-            before = index_of(position, attempt - 1)[1]
-            noted = tf.cond(
-                attempt > 0,
-                lambda: tf.group(unreadable.noted(position // per_epoch, before)),
-                tf.no_op,
-            )
-            with tf.control_dependencies([noted]):
-                return example(position, attempt)
+    def intended(number):
+        epoch, index = place_of(number)
+        return example(epoch, index, index)
 
-        def lost(position):
-            with tf.control_dependencies([tf.debugging.Assert(False, [LOST])]):
-                return example(position)
+    def first_readable(number):
+        epoch, index = place_of(number)
+
+        def note(attempt):
+            return tf.group(unreadable.noted(epoch, stand_in(epoch, index, attempt)))
+
+        def attempted(attempt):
+            failed = (lambda: note(attempt - 1)) if unreadable else tf.no_op
+            with tf.control_dependencies([tf.cond(attempt > 0, failed, tf.no_op)]):
+                return example(epoch, index, stand_in(epoch, index, attempt))
+
+        def lost(attempt):
+            with tf.control_dependencies([tf.debugging.Assert(attempt < TRIES, [LOST])]):
+                return example(epoch, index, index)
 
         attempts = tf.data.Dataset.range(TRIES).map(attempted).ignore_errors()
-        end = tf.data.Dataset.from_tensors(position).map(lost)
+        end = tf.data.Dataset.range(TRIES, TRIES + 1).map(lost)
         return attempts.concatenate(end).take(1).get_single_element()
 
+    @tf.autograph.experimental.do_not_convert
     def group(number):
         """The images that are mixed with each other; all at once, or one by one where not all can be read."""
-        positions = tf.data.Dataset.range(number * size, (number + 1) * size).map(position_of)
-        at_once = positions.map(example, tf.data.AUTOTUNE).ignore_errors().batch(size, drop_remainder=True)
-        one_by_one = positions.map(first_readable, tf.data.AUTOTUNE).batch(size, drop_remainder=True)
+        numbers = tf.data.Dataset.range(number * size, (number + 1) * size)
+        at_once = numbers.map(intended, tf.data.AUTOTUNE).ignore_errors().batch(size, drop_remainder=True)
+        one_by_one = numbers.map(first_readable, tf.data.AUTOTUNE).batch(size, drop_remainder=True)
         inputs = at_once.concatenate(one_by_one).take(1).get_single_element()
         for layer in per_group:
             inputs = layer(inputs)

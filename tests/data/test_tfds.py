@@ -238,8 +238,11 @@ def test_an_epoch_over_a_miniature_imagenet_reports_its_corrupt_files(tmp_path, 
     assert len(keras_convmixer.evaluate(tmp_path / "run", allow_corrupt=True).labels) == 4
 
 
-def test_a_mocked_imagenet_gives_training_batches():
-    with tfds.testing.mock_data(num_examples=9):
+def test_a_mocked_imagenet_gives_training_batches(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    miniature_imagenet(tmp_path)
+    open_dataset("imagenet2012")
+    with tfds.testing.mock_data(num_examples=9, data_dir=str(tmp_path)):
         images = open_dataset("imagenet2012").training()
         assert len(images.classes) == 1000
         stream = pipeline.training_batches(

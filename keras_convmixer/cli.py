@@ -15,6 +15,7 @@ examples:
   convmixer train --recipe digits --workdir runs/digits
   convmixer train --recipe cifar10 --data photos.tar.gz --workdir runs/mine --set training.epochs=5
   convmixer evaluate runs/mine
+  convmixer data photos/ --recipe finetune --out look
   convmixer predict runs/mine photo.jpg more/*.png --top 3
   convmixer export runs/mine --format tflite --quantize int8 --out exported
 
@@ -138,6 +139,33 @@ def _benchmark(arguments):
     return 0
 
 
+def _data(arguments):
+    with _quiet_tensorflow():
+        from keras_convmixer import files
+        from keras_convmixer.data import datasets, survey
+        from keras_convmixer.training.build import preprocessing
+        from keras_convmixer.training.recipe import Recipe
+    recipe = Recipe.load(
+        arguments.recipe or ("digits" if arguments.source == "digits" else "imagenet"), arguments.set
+    )
+    dataset = datasets.open_dataset(
+        arguments.source,
+        validation_fraction=recipe.data.validation_fraction,
+        seed=recipe.seed,
+        allow_corrupt=True,  # what cannot be read is among what is asked for
+    )
+    size = preprocessing(recipe.model)
+    found = survey.survey(dataset, size, recipe.augmentation)
+    if arguments.out:
+        out = Path(arguments.out)
+        files.write_text(out / "data.json", found.as_json() + "\n")
+        sheet = out / "contact_sheet.png"
+        survey.write_contact_sheet(sheet, dataset.training(), size, recipe.augmentation, recipe.seed)
+        print(f"wrote {out}/data.json, contact_sheet.png", file=sys.stderr)
+    print(found.as_json() if arguments.json else found.as_table())
+    return 0
+
+
 def _convert(arguments):
     with _quiet_tensorflow():
         from keras_convmixer import bundle, files, variants
@@ -224,6 +252,20 @@ def _parser():
     sub.add_argument("--batch-size", type=int, default=64, help="images at a time (default: 64)")
     sub.add_argument("--allow-corrupt", action="store_true", help="even if over 1 %% of the images are unreadable")
     sub.add_argument("--out", help="folder for the figures (default: evaluation/SPLIT in the model's folder)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command(
+        "data",
+        _data,
+        "show what is in a data set and what a recipe makes of it",
+        "photos/ --recipe finetune --out look",
+    )
+    sub.add_argument("source", metavar="PATH", help=_DATA_HELP)
+    sub.add_argument("--recipe", help="whose training input to show (default: imagenet; of digits, digits)")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
+    sub.add_argument(
+        "--out", metavar="DIR", help="folder for contact_sheet.png, of augmented images, and data.json"
+    )
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command("predict", _predict, "classify images", "runs/d photo.jpg more/*.png --top 3")

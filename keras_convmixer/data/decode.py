@@ -99,8 +99,15 @@ def evaluation_crop(image, preprocessing):
         lambda: tf.stack([least_width * height // width, least_width]),
         lambda: tf.stack([least_height, least_height * width // height]),
     )
-    offset = tf.round(tf.cast(resized - preprocessing.input_size, tf.float32) / 2)
-    return _resample(image, resized, offset, preprocessing.input_size, preprocessing.interpolation)
+    rows, columns = preprocessing.input_size
+    offset = tf.round(tf.cast(resized - (rows, columns), tf.float32) / 2)
+    top, left = tf.unstack(tf.cast(offset, tf.int32))
+    crop = tf.cond(
+        tf.reduce_all(resized == size),
+        lambda: tf.cast(image[top : top + rows, left : left + columns], tf.float32),
+        lambda: _resample(image, resized, offset, (rows, columns), preprocessing.interpolation),
+    )
+    return tf.ensure_shape(crop, (rows, columns, 3))
 
 
 def random_resized_crop(encoded, seed, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="random"):
@@ -140,7 +147,7 @@ def random_resized_crop(encoded, seed, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 
     part = tf.ensure_shape(tf.cond(is_upright_jpeg, part_of_jpeg, part_of_whole), (None, None, 3))
 
     def resized(by):
-        return _resample(part, size, (0.0, 0.0), size, by)
+        return tf.ensure_shape(_resample(part, size, (0, 0), size, by), (*size, 3))
 
     if interpolation == "random":
         return tf.cond(draws[-1] < 0.5, lambda: resized("bilinear"), lambda: resized("bicubic"))
@@ -172,33 +179,34 @@ def _crop_box(size, draws, scale, ratio):
 
 def _resample(image, resized, offset, size, interpolation):
     """The window `size` at `offset` of the image resized, antialiased, to `resized`. No more is computed."""
-    resized = tf.cast(resized, tf.int32)
+    if interpolation == "nearest":
+        return _nearest(image, resized, offset, size)
     offset = tf.cast(offset, tf.float32)
     scale = tf.cast(resized, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
-
-    def window():
-        corner = tf.concat([tf.cast(offset, tf.int32), [0]], axis=0)
-        return tf.cast(tf.slice(image, corner, (*size, 3)), tf.float32)
-
-    def nearest():
-        # in whole numbers, so that a place between two pixels always goes to the later one
-        old, new = tf.cast(tf.shape(image), tf.int64), tf.cast(resized, tf.int64)
-        first = tf.cast(offset, tf.int64)
-        rows, columns = (
-            (2 * (tf.range(size[axis], dtype=tf.int64) + first[axis]) + 1) * old[axis] // (2 * new[axis])
-            for axis in (0, 1)
+    # ScaleAndTranslate is fast along the rows, a line at a time, and slow along the columns, pixel by pixel. So it
+    # gets the image as one of a single, wide column, twice, with the axes exchanged in between.
+    for axis in (0, 1):
+        height, width = tf.unstack(tf.shape(image)[:2])
+        image = tf.raw_ops.ScaleAndTranslate(
+            images=tf.reshape(image, (1, height, 1, 3 * width)),
+            size=(size[axis], 1),
+            scale=tf.stack([scale[axis], 1.0]),
+            translation=tf.stack([-offset[axis], 0.0]),
+            kernel_type=KERNELS[interpolation],
+            antialias=True,
         )
-        return tf.cast(tf.gather(tf.gather(image, rows), columns, axis=1), tf.float32)
+        image = tf.transpose(tf.reshape(image, (size[axis], width, 3)), (1, 0, 2))
+    return tf.round(tf.clip_by_value(image, 0.0, 255.0))
 
-    def antialiased():
-        kernel = KERNELS[interpolation]
-        return tf.raw_ops.ScaleAndTranslate(
-            images=image[None], size=size, scale=scale, translation=-offset, kernel_type=kernel, antialias=True
-        )[0]
 
-    same = tf.reduce_all(resized == tf.shape(image)[:2])
-    pixels = tf.cond(same, window, nearest if interpolation == "nearest" else antialiased)
-    return tf.ensure_shape(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), (*size, 3))
+def _nearest(image, resized, offset, size):
+    # in whole numbers, so that a place between two pixels always goes to the later one
+    old, new, first = (tf.cast(values, tf.int64) for values in (tf.shape(image), resized, offset))
+    rows, columns = (
+        (2 * (tf.range(size[axis], dtype=tf.int64) + first[axis]) + 1) * old[axis] // (2 * new[axis])
+        for axis in (0, 1)
+    )
+    return tf.cast(tf.gather(tf.gather(image, rows), columns, axis=1), tf.float32)
 
 
 def _is_jpeg(encoded):

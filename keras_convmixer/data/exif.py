@@ -27,7 +27,13 @@ def upright(image, orientation):
     def is_one_of(*orientations):
         return tf.reduce_any(orientation == tf.constant(orientations, tf.int64))
 
-    image = tf.cond(is_one_of(5, 6, 7, 8), lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    def exchanged():
+        # Gathered, since TensorFlow logs an error about oneDNN, on some processors, where it transposes integers.
+        height, width, _ = tf.unstack(tf.shape(image))
+        places = tf.range(width)[:, None] + width * tf.range(height)
+        return tf.gather(tf.reshape(image, (height * width, 3)), places)
+
+    image = tf.cond(is_one_of(5, 6, 7, 8), exchanged, lambda: image)
     image = tf.cond(is_one_of(2, 3, 6, 7), lambda: tf.reverse(image, [1]), lambda: image)
     return tf.cond(is_one_of(3, 4, 7, 8), lambda: tf.reverse(image, [0]), lambda: image)
 

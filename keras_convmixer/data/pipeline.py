@@ -1,15 +1,22 @@
 """Images into batches. Every random draw is a pure function of (seed, epoch, image).
 
 A training stream is a range of positions: position p is image p % n of epoch p // n, in that epoch's order, with
-that epoch's draws. So a stream can start anywhere, and neither parallelism nor a restart changes a batch.
+that epoch's draws. So a stream can start anywhere, and neither parallelism, a restart nor the number of hosts
+changes a batch.
 """
+
+import contextlib
+import warnings
 
 import tensorflow as tf
 
 from keras_convmixer.data import decode
 
 # Salts keep the draws of different purposes apart.
-_ORDER, _CROP, _IMAGE = range(3)
+_ORDER, _CROP, _IMAGE, _STAND_IN = range(4)
+# How many images are tried for one place in a batch before the data is taken for lost.
+TRIES = 20
+LOST = f"{TRIES} images in a row cannot be read: is the data still there?"
 
 
 def steps_per_epoch(images, batch_size):
@@ -37,34 +44,63 @@ def training_batches(
     first_epoch=0,
     label_smoothing=0.0,
     class_weights=None,
+    shard=(0, 1),
+    unreadable=None,
 ):
     """The batches of epochs `first_epoch` to `epochs`, one after another.
+
+    In the place of an image that cannot be read stands another, drawn from the whole split; the draws for it are
+    those of the image it replaces, and no other image moves.
 
     Args:
         images: the training split, `datasets.Images`.
         preprocessing: gives the input size, and mean and std for what is filled in after normalisation.
         recipe: a `recipe.Augmentation`.
-        batch_size: images in a (global) batch. seed: of every draw.
+        batch_size: images in a global batch. seed: of every draw.
         label_smoothing: off = s / N, on = 1 - s + s / N.
         class_weights: one weight a class, or None.
+        shard: (index, count): this host's number and how many hosts there are. A host gets its part of each batch,
+            and reads nothing else; the parts of all hosts, one after another, are the batch of a single host.
+        unreadable: an `Unreadable` that is told of each image that cannot be read.
 
     Returns:
         A `tf.data.Dataset` of (images, labels), with weights as a third where given: float32 images
-        `(batch, height, width, 3)` in 0–255, float32 soft labels `(batch, classes)`, float32 `(batch,)`.
+        `(n, height, width, 3)` in 0–255, float32 soft labels `(n, classes)`, float32 `(n,)`, where n is
+        batch_size / count. It raises tf.errors.InvalidArgumentError, saying `LOST`, where one image after another
+        cannot be read.
+
+    Raises:
+        ValueError: there are fewer images than a batch takes, or a batch cannot be shared out as asked.
     """
-    steps = steps_per_epoch(images, batch_size)
-    per_epoch = steps * batch_size
+    per_epoch = steps_per_epoch(images, batch_size) * batch_size
+    share, size = _share(recipe, batch_size, shard)
     labels = tf.constant(images.labels, tf.int64)
     num_classes = len(images.classes)
     off = label_smoothing / num_classes
-    per_image, per_batch = _layers(recipe, preprocessing)
+    per_image, per_group = _layers(recipe, preprocessing)
     weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
 
-    def example(position):
+    def place_of(number):
+        """The epoch and the index of the image that is this host's so manieth, were it readable."""
+        position = number // share * batch_size + shard[0] * share + number % share
         epoch, place = position // per_epoch, position % per_epoch
-        order = _fold(seed, _ORDER, epoch)
-        index = tf.random.experimental.index_shuffle(place, order, tf.constant(len(images) - 1, tf.int64))
-        encoded = images.encoded(index)
+        last = tf.constant(len(images) - 1, tf.int64)
+        return epoch, tf.random.experimental.index_shuffle(place, _fold(seed, _ORDER, epoch), last)
+
+    def stand_in(epoch, index, attempt):
+        """The image that takes the place of another, after so many attempts."""
+        drawn = _fold(seed, _STAND_IN, epoch, index, attempt)
+        drawn = tf.random.stateless_uniform((), drawn, maxval=len(images), dtype=tf.int64)
+        return tf.where(attempt == 0, index, drawn)
+
+    # A function, so that it is traced once for its several uses.
+    @tf.function(
+        input_signature=[tf.TensorSpec((), tf.int64)] * 3,
+        autograph=False,
+    )
+    def example(epoch, index, shown):
+        """The image `shown`, with the draws of the image `index`."""
+        encoded = images.encoded(shown)
         if recipe.crop_scale is None:
             image = decode.evaluation_image(encoded, preprocessing)
         else:
@@ -76,28 +112,81 @@ def training_batches(
                 ratio=recipe.crop_ratio,
                 interpolation=recipe.crop_interpolation,
             )
-        label = tf.one_hot(labels[index], num_classes, 1 - label_smoothing + off, off)
+        label = tf.one_hot(labels[shown], num_classes, 1 - label_smoothing + off, off)
         inputs = {"images": image, "labels": label, "seeds": _fold(seed, _IMAGE, epoch, index)}
         for layer in per_image:
             inputs = layer(inputs)
         if weights is not None:
-            inputs["weights"] = weights[labels[index]]
+            inputs["weights"] = weights[labels[shown]]
         return inputs
 
-    def batch(inputs):
-        for layer in per_batch:
+    def intended(number):
+        epoch, index = place_of(number)
+        return example(epoch, index, index)
+
+    def first_readable(number):
+        epoch, index = place_of(number)
+
+        def note(attempt):
+            return tf.group(unreadable.noted(epoch, stand_in(epoch, index, attempt)))
+
+        def attempted(attempt):
+            failed = (lambda: note(attempt - 1)) if unreadable else tf.no_op
+            with tf.control_dependencies([tf.cond(attempt > 0, failed, tf.no_op)]):
+                return example(epoch, index, stand_in(epoch, index, attempt))
+
+        def lost(attempt):
+            with tf.control_dependencies([tf.debugging.Assert(attempt < TRIES, [LOST])]):
+                return example(epoch, index, index)
+
+        attempts = tf.data.Dataset.range(TRIES).map(attempted).ignore_errors()
+        end = tf.data.Dataset.range(TRIES, TRIES + 1).map(lost)
+        return attempts.concatenate(end).take(1).get_single_element()
+
+    @tf.autograph.experimental.do_not_convert
+    def group(number):
+        """The images that are mixed with each other; all at once, or one by one where not all can be read."""
+        numbers = tf.data.Dataset.range(number * size, (number + 1) * size)
+        at_once = numbers.map(intended, tf.data.AUTOTUNE).ignore_errors().batch(size, drop_remainder=True)
+        one_by_one = numbers.map(first_readable, tf.data.AUTOTUNE).batch(size, drop_remainder=True)
+        inputs = at_once.concatenate(one_by_one).take(1).get_single_element()
+        for layer in per_group:
             inputs = layer(inputs)
         outputs = (inputs["images"], inputs["labels"])
         return outputs if weights is None else (*outputs, inputs["weights"])
 
-    positions = tf.data.Dataset.range(first_epoch * per_epoch, epochs * per_epoch)
-    batches = positions.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
-    return batches.map(batch, tf.data.AUTOTUNE).prefetch(2)
+    per_epoch_here = per_epoch // batch_size * (share // size)
+    numbers = tf.data.Dataset.range(first_epoch * per_epoch_here, epochs * per_epoch_here)
+    batches = numbers.map(group, tf.data.AUTOTUNE)
+    if size < share:
+        batches = batches.batch(share // size, drop_remainder=True).map(_joined)
+    return batches.prefetch(2)
+
+
+def _share(recipe, batch_size, shard):
+    """How many images of a batch a host gets, and how many of these are mixed with each other."""
+    index, count = shard
+    if not 0 <= index < count or batch_size % count:
+        raise ValueError(f"a batch of {batch_size} images cannot be shared out as {shard}; expected (index, count)")
+    share = batch_size // count
+    if not (recipe.mixup or recipe.cutmix):
+        return share, share
+    size = recipe.mix_group or batch_size
+    if share % size:
+        raise ValueError(
+            f"MixUp and CutMix act on groups of {size} images, which do not fill the {share} of a host; "
+            f"set augmentation.mix_group to a divisor of {share}"
+        )
+    return share, size
+
+
+def _joined(*groups):
+    return tuple(tf.reshape(values, (-1, *values.shape[2:])) for values in groups)
 
 
 def _layers(recipe, preprocessing):
-    """The recipe's augmentation after the crop: keras-cv layers for one image, then those for a batch."""
-    per_image, per_batch = [], []
+    """The recipe's augmentation after the crop: keras-cv layers for one image, then those for a group of images."""
+    per_image, per_group = [], []
     asked = (
         recipe.flip,
         recipe.color_jitter,
@@ -107,7 +196,7 @@ def _layers(recipe, preprocessing):
         recipe.cutmix,
     )
     if not any(asked):
-        return per_image, per_batch
+        return per_image, per_group
     from keras_convmixer.data import augment  # keras-cv takes seconds to import
 
     if recipe.flip:
@@ -115,30 +204,61 @@ def _layers(recipe, preprocessing):
     if recipe.color_jitter:
         per_image.append(augment.ColorJitter(*[recipe.color_jitter] * 3))
     if recipe.rand_augment:
-        per_image.append(augment.RandAugment(recipe.rand_augment))
+        per_image.append(augment.rand_augment(recipe.rand_augment))
     mixes = recipe.mixup or recipe.cutmix
     if mixes:
-        per_batch.append(augment.MixUpCutMix(recipe.mixup, recipe.cutmix))
+        per_group.append(augment.MixUpCutMix(recipe.mixup, recipe.cutmix))
     if recipe.random_erasing:
         erasing = augment.RandomErasing(
             recipe.random_erasing, mode=recipe.erasing, mean=preprocessing.mean, std=preprocessing.std
         )
         # Erased after the mixing, as the authors do; without mixing that is all one, and faster image by image.
-        (per_batch if mixes else per_image).append(erasing)
-    return per_image, per_batch
+        (per_group if mixes else per_image).append(erasing)
+    return per_image, per_group
 
 
-def evaluation_batches(images, preprocessing, batch_size):
-    """Every image once, in order, the last batch as short as it must be.
+@contextlib.contextmanager
+def in_use():
+    """A context, or a decorator, for Keras's use of these streams.
+
+    Raises:
+        OSError: one image after another cannot be read.
+    """
+    with warnings.catch_warnings():
+        # Keras's, at the end of any stream that does not know its length. This one depends on what can be read.
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        try:
+            yield
+        except tf.errors.InvalidArgumentError as error:
+            if LOST not in error.message:
+                raise
+            raise OSError(LOST) from None
+
+
+def evaluation_batches(images, preprocessing, batch_size, labels=None, read=None):
+    """Every image that can be read once, in order, the last batch as short as it must be.
+
+    Args:
+        images: the split, `datasets.Images`. preprocessing: a `Preprocessing`. batch_size: images in a batch.
+        labels: an array with a row for every image of the split, or None.
+        read: a set that receives the position of every image that was read, or None.
 
     Returns:
-        A `tf.data.Dataset` of float32 images `(<= batch_size, height, width, 3)` in 0–255.
+        A `tf.data.Dataset` of float32 images `(<= batch_size, height, width, 3)` in 0–255; with `labels`, of
+        (images, labels).
     """
 
     def example(index):
-        return decode.evaluation_image(images.encoded(index), preprocessing)
+        return index, decode.evaluation_image(images.encoded(index), preprocessing)
 
-    return tf.data.Dataset.range(len(images)).map(example, tf.data.AUTOTUNE).batch(batch_size).prefetch(2)
+    def outputs(indices, pixels):
+        if read is not None:
+            with tf.control_dependencies([tf.numpy_function(lambda i: read.update(i.tolist()), [indices], [])]):
+                pixels = tf.identity(pixels)
+        return pixels if labels is None else (pixels, tf.gather(labels, indices))
+
+    examples = tf.data.Dataset.range(len(images)).map(example, tf.data.AUTOTUNE).ignore_errors()
+    return examples.batch(batch_size).map(outputs).prefetch(2)
 
 
 def _fold(seed, *numbers):

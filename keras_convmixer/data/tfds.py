@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import psutil
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -16,18 +17,21 @@ from keras_convmixer.data.progress import Progress
 
 SPLITS = ("train", "validation", "test")
 MOST_IN_MEMORY = 4 * 2**30
+# What data sets call the name of the file that an image came from.
+_FILE_NAMES = ("file_name", "filename", "image/filename")
 # Without both, TFDS would prepare what there is and never come back to the rest.
 IMAGENET_FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 
 
-def open_splits(name, most_in_memory=MOST_IN_MEMORY):
+def open_splits(name, most_in_memory=None):
     """Opens a data set by its TFDS name, downloading and preparing it first if need be.
 
     Args:
         name: "name", "name/config" or either with ":version". TFDS keeps its data in `TFDS_DATA_DIR`, by default
             ~/tensorflow_datasets.
         most_in_memory: a split with at most so many bytes of records is held in memory; of another one only the
-            place of every record is kept, and images are read from the record files as they are asked for.
+            place of every record is kept, and images are read from the record files as they are asked for. Default:
+            `MOST_IN_MEMORY`, or a quarter of the memory that is free where that is less.
 
     Returns:
         `(classes, openers)`: class names, and for "train", "validation" and "test", those there are, a function
@@ -38,6 +42,8 @@ def open_splits(name, most_in_memory=MOST_IN_MEMORY):
         OSError: a download failed, or files that have to be downloaded by hand are not there.
     """
     builder = _builder(name)
+    if most_in_memory is None:
+        most_in_memory = min(MOST_IN_MEMORY, psutil.virtual_memory().available // 4)
     image, label = (_only_feature(builder, kind) for kind in (tfds.features.Image, tfds.features.ClassLabel))
     classes = tuple(builder.info.features[label].names or map(str, range(builder.info.features[label].num_classes)))
     _prepare(builder)
@@ -106,19 +112,21 @@ def _check_manual_files(builder):
 
 
 def _in_memory(builder, split, image, label, classes):
-    wanted = tfds.decode.PartialDecoding({image: True, label: True}, {image: tfds.decode.SkipDecoding()})
+    wanted = dict.fromkeys((image, label, *_file_name(builder)), True)
+    wanted = tfds.decode.PartialDecoding(wanted, {image: tfds.decode.SkipDecoding()})
     # One file after another: TFDS's own order, which does not depend on the machine.
     order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     examples = builder.as_dataset(split=split, decoders=wanted, read_config=order, shuffle_files=False)
-    encoded, labels = [], []
+    encoded, labels, names = [], [], []
     with Progress(f"reading {builder.name} {split}", builder.info.splits[split].num_examples) as progress:
         for batch in examples.batch(1024):
             encoded.append(batch[image])
             labels.append(batch[label].numpy())
+            names += [name for feature in _file_name(builder) for name in batch[feature].numpy()]
             progress.advance(len(labels[-1]))
     labels = np.concatenate(labels)
     _check_labels(builder, split, labels)
-    return in_memory(classes, labels, _names(builder, split, len(labels)), tf.concat(encoded, axis=0))
+    return in_memory(classes, labels, _names(builder, split, len(labels), names), tf.concat(encoded, axis=0))
 
 
 def _from_records(builder, split, image, label, classes):
@@ -139,14 +147,18 @@ def _from_records(builder, split, image, label, classes):
         record = tf.ensure_shape(tf.numpy_function(read, place, tf.string), ())
         return tf.io.parse_single_example(record, {image: tf.io.FixedLenFeature([], tf.string)})[image]
 
-    names = _names(builder, split, len(index["labels"]))
+    names = _names(builder, split, len(index["labels"]), index["names"])
     return Images(classes, index["labels"], names, encoded)
 
 
 def _record_index(builder, split, label, paths):
-    """For each record its label, shard, first byte and length. Made in one pass over the files, then cached."""
+    """For each record its label, shard, first byte, length and, if it has one, file name.
+
+    Made in one pass over the files, then cached.
+    """
     stamps = [(path, (status := os.stat(path)).st_size, status.st_mtime_ns) for path in paths]
-    key = hashlib.sha256(repr((stamps, label)).encode()).hexdigest()[:32]
+    features = (label, *_file_name(builder))
+    key = hashlib.sha256(repr((stamps, features)).encode()).hexdigest()[:32]
     cached = files.cache_dir() / "tfds" / f"{builder.name}-{split}-{key}.npz"
     if cached.exists():
         with np.load(cached) as arrays:
@@ -154,7 +166,7 @@ def _record_index(builder, split, label, paths):
     shards = []
     with Progress(f"indexing {builder.name} {split}", builder.info.splits[split].num_examples) as progress:
         for number, path in enumerate(paths):
-            shards.append(_shard_index(number, path, label))
+            shards.append(_shard_index(number, path, *features))
             progress.advance(len(shards[-1]["labels"]))
     index = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
     with files.replacing(cached) as temporary:
@@ -162,18 +174,28 @@ def _record_index(builder, split, label, paths):
     return index
 
 
-def _shard_index(number, path, label):
+def _shard_index(number, path, label, file_name=None):
+    kinds = {label: tf.int64} | ({file_name: tf.string} if file_name else {})
+    kinds = {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
+
     def parsed(record):
-        example = tf.io.parse_single_example(record, {label: tf.io.FixedLenFeature([], tf.int64)})
-        return example[label], tf.strings.length(record)
+        example = tf.io.parse_single_example(record, kinds)
+        return example[label], tf.strings.length(record), example.get(file_name, "")
 
     records = tf.data.TFRecordDataset(path).map(parsed, tf.data.AUTOTUNE).batch(1024)
-    pairs = list(records.as_numpy_iterator())
-    labels = np.concatenate([labels for labels, _ in pairs]) if pairs else np.zeros(0, np.int64)
-    length = np.concatenate([length for _, length in pairs]).astype(np.int64) if pairs else np.zeros(0, np.int64)
+    columns = list(zip(*records.as_numpy_iterator())) or [[np.zeros(0, np.int64)]] * 3
+    labels, length, names = map(np.concatenate, columns)
+    length = length.astype(np.int64)
     # A record is framed by its length (8 bytes) and that one's checksum (4) before, its own checksum (4) after.
     start = np.cumsum(length + 16) - length - 4
-    return {"labels": labels, "shard": np.full(len(labels), number), "start": start, "length": length}
+    names = names.astype(bytes) if file_name else names[:0].astype(bytes)
+    return {
+        "labels": labels,
+        "shard": np.full(len(labels), number),
+        "start": start,
+        "length": length,
+        "names": names,
+    }
 
 
 def _check_labels(builder, split, labels):
@@ -181,5 +203,13 @@ def _check_labels(builder, split, labels):
         raise ValueError(f"the split {split!r} of {builder.name} has no labels")
 
 
-def _names(builder, split, count):
-    return tuple(f"{builder.name}/{split}/{i}" for i in range(count))
+def _file_name(builder):
+    """The feature that holds the name of an image's file, as a list of one, or of none."""
+    known = dict(builder.info.features.items())
+    return [name for name in _FILE_NAMES if isinstance(known.get(name), tfds.features.Text)][:1]
+
+
+def _names(builder, split, count, file_names):
+    """What to call each image: by its file, where the data set knows it, else by its number."""
+    own = [name.decode(errors="replace") for name in file_names] or range(count)
+    return tuple(f"{builder.name}/{split}/{name}" for name in own)

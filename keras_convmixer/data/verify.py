@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_convmixer import files
 from keras_convmixer.data import decode
 from keras_convmixer.data.progress import Progress
+from keras_convmixer.data.unreadable import reason
 
 MOST_CORRUPT = 0.01
 
@@ -56,12 +57,4 @@ def _decode_all(root, names):
         for index, _ in images.ignore_errors().batch(256).as_numpy_iterator():
             missing.difference_update(index.tolist())
             progress.advance(len(index))
-    return {names[i]: _reason(paths[i]) for i in sorted(missing)}
-
-
-def _reason(path):
-    try:
-        decode.decode(tf.io.read_file(path))
-    except tf.errors.OpError as error:
-        return decode.reason(error)
-    return "could be read only at the second try"
+    return {names[i]: reason(lambda i=i: tf.io.read_file(paths[i])) for i in sorted(missing)}

@@ -46,8 +46,7 @@ def build(recipe, classes):
             raise ValueError(
                 f"the recipe names no architecture: give model.variant, or also model.{', model.'.join(missing)}"
             )
-    given = {name: getattr(recipe, name) for name in _PREPROCESSING if getattr(recipe, name) is not None}
-    preprocessing = dataclasses.replace(preprocessing, **given)
+    preprocessing = _overridden(preprocessing, recipe)
 
     arguments = sizes | rates
     arguments |= {
@@ -65,6 +64,18 @@ def build(recipe, classes):
     else:
         model = ConvMixer(**arguments, weights=recipe.weights)
     return bundles.Bundle(model, preprocessing, tuple(classes))
+
+
+def preprocessing(recipe):
+    """The `Preprocessing` of the model that `build` makes of a `recipe.Model`, without building it."""
+    if recipe.weights and Path(recipe.weights).is_dir():
+        return _overridden(Preprocessing.read(Path(recipe.weights) / "preprocessing.json"), recipe)
+    return _overridden(get_variant(recipe.variant).preprocessing if recipe.variant else Preprocessing(), recipe)
+
+
+def _overridden(preprocessing, recipe):
+    given = {name: getattr(recipe, name) for name in _PREPROCESSING if getattr(recipe, name) is not None}
+    return dataclasses.replace(preprocessing, **given)
 
 
 def _transfer(start, model, classes, may_resample):

@@ -131,7 +131,9 @@ class Checkpoints(keras.callbacks.Callback):
 
 def _csv(rows):
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    # Not every epoch has the same figures: only one with unreadable images counts them.
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

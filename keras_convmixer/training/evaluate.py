@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_convmixer import bundle as bundles
 from keras_convmixer import classes, files
-from keras_convmixer.data import datasets, pipeline
+from keras_convmixer.data import datasets, pipeline, unreadable, verify
 from keras_convmixer.training.recipe import Recipe
 
 
@@ -112,7 +112,7 @@ def evaluate(model, data=None, *, split=None, batch_size=64, allow_corrupt=False
         An `Evaluation`.
 
     Raises:
-        ValueError: the data has a class that the model lacks, or no such split.
+        ValueError: the data has a class that the model lacks, no such split, or too many unreadable images.
     """
     bundle = model if isinstance(model, bundles.Bundle) else bundles.load(model)
     recipe = _recipe(bundle)
@@ -120,7 +120,12 @@ def evaluate(model, data=None, *, split=None, batch_size=64, allow_corrupt=False
     if split is None:
         foreign = data is not None and (recipe is None or data != recipe.data.source)
         split = "all" if foreign and "all" in dataset.splits else dataset.held_out_name
-    return measure(bundle, dataset.split(split), split, batch_size=batch_size, verbose=verbose)
+    images = dataset.split(split)
+    evaluation = measure(bundle, images, split, batch_size=batch_size, verbose=verbose)
+    allow_corrupt = allow_corrupt or bool(recipe and recipe.data.allow_corrupt)
+    count = len(images) + len(images.skipped)
+    verify.check_share(f"{dataset.name} ({split})", dict(evaluation.skipped), count, allow_corrupt)
+    return evaluation
 
 
 def open_data(bundle, data=None, *, allow_corrupt=False):
@@ -138,12 +143,21 @@ def open_data(bundle, data=None, *, allow_corrupt=False):
     )
 
 
+@pipeline.in_use()
 def measure(bundle, images, split, *, batch_size=64, verbose=0):
-    """Measures a `Bundle` on the open `Images` of a split."""
+    """Measures a `Bundle` on the open `Images` of a split. What cannot be read is listed in `skipped`.
+
+    Raises:
+        ValueError: the split has a class that the model lacks, or none of its images can be read.
+    """
     positions = np.asarray(classes.match(images.classes, bundle.classes))
-    batches = pipeline.evaluation_batches(images, bundle.preprocessing, batch_size)
+    read = set()
+    batches = pipeline.evaluation_batches(images, bundle.preprocessing, batch_size, read=read)
+    if next(iter(batches), None) is None:
+        raise ValueError(f"none of the {len(images)} images of the split {split!r} can be read")
     logits = bundle.model.predict(batches, verbose=verbose)
-    return Evaluation(split, bundle.classes, logits, positions[images.labels], images.skipped)
+    skipped = images.skipped + unreadable.reasons(images, set(range(len(images))) - read)
+    return Evaluation(split, bundle.classes, logits, positions[images.labels[sorted(read)]], skipped)
 
 
 def _recipe(bundle):

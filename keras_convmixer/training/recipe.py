@@ -71,11 +71,14 @@ class Augmentation:
         crop_scale, crop_ratio: random resized crop: its share of the image's area and its aspect.
         crop_interpolation: "bilinear", "bicubic", or "random" for one of the two per image.
         flip: probability of a horizontal flip.
-        rand_augment: timm's string ("rand-m9-mstd0.5-inc1"), or torchvision's table ("torchvision-n2-m12").
+        rand_augment: timm's string ("rand-m9-mstd0.5-inc1"), torchvision's table ("torchvision-n2-m12"), or
+            keras-cv's own layer ("keras_cv-n3-m0.5"), which alone makes other images on every run.
         color_jitter: strength of brightness, contrast and saturation jitter.
         random_erasing: probability; `erasing` says what with: "pixel" for noise N(0, 1) in each pixel, or "zero",
             both as of the normalised image.
         mixup, cutmix: alpha of each; with both, every batch gets one of them at even odds.
+        mix_group: how many images of a batch are mixed with each other, under one draw, as on one device of
+            several; None for the whole batch.
     """
 
     crop_scale: Range | None = None
@@ -88,6 +91,7 @@ class Augmentation:
     erasing: Literal["pixel", "zero"] = "pixel"
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
+    mix_group: Positive | None = None
 
 
 @_section

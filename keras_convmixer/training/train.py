@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_convmixer import bundle as bundles
 from keras_convmixer import files
 from keras_convmixer.data import datasets, pipeline
+from keras_convmixer.data.unreadable import Unreadable
 from keras_convmixer.training import checkpoint, distribute
 from keras_convmixer.training.allocator import keep_freed_memory
 from keras_convmixer.training.average import MovingAverage
@@ -22,6 +23,7 @@ from keras_convmixer.training.schedule import OneCycle
 from keras_convmixer.training.training_model import training_model
 
 
+@pipeline.in_use()
 def train(recipe, workdir, *, devices=None, verbose="auto"):
     """Trains a ConvMixer, or goes on with a training that was interrupted.
 
@@ -38,7 +40,7 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
 
     Raises:
         ValueError: the data or the recipe is not fit for training, `workdir` is another recipe's run, or the
-            loss is no longer finite. OSError: a file cannot be read or written.
+            loss is no longer finite. OSError: a file cannot be read or written, or the images are no longer there.
     """
     keep_freed_memory()
     workdir = Path(workdir)
@@ -52,6 +54,7 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
     )
     images, held_out = dataset.training(), dataset.held_out()
     _report_skipped([*images.skipped, *held_out.skipped])
+    unreadable = _CountUnreadable(images, held_out)
     steps = pipeline.steps_per_epoch(images, training.batch_size)
 
     keras.utils.set_random_seed(recipe.seed)
@@ -86,14 +89,16 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
                 first_epoch=done,
                 label_smoothing=training.label_smoothing,
                 class_weights=_class_weights(images) if training.class_weights else None,
+                unreadable=unreadable.training,
             ),
-            validation_data=_labelled(held_out, bundle.preprocessing, training.batch_size),
+            validation_data=_labelled(held_out, bundle.preprocessing, training.batch_size, unreadable.read),
             initial_epoch=done,
             epochs=training.epochs,
             steps_per_epoch=steps,
             shuffle=False,  # the stream is in its own random order already
             # The order matters: replicas are averaged before the moving average steps in for validation.
             callbacks=[
+                unreadable,
                 checkpoints,
                 *([average] if average else []),
                 keras.callbacks.TensorBoard(workdir / "logs"),
@@ -163,7 +168,24 @@ def _class_weights(images):
     return len(images) / (len(images.classes) * counts)
 
 
-def _labelled(images, preprocessing, batch_size):
-    labels = tf.data.Dataset.from_tensor_slices(images.labels)
-    labels = labels.map(lambda label: tf.one_hot(label, len(images.classes))).batch(batch_size)
-    return tf.data.Dataset.zip(pipeline.evaluation_batches(images, preprocessing, batch_size), labels)
+def _labelled(images, preprocessing, batch_size, read):
+    batches = pipeline.evaluation_batches(images, preprocessing, batch_size, images.labels, read)
+    return batches.map(lambda pixels, labels: (pixels, tf.one_hot(labels, len(images.classes))))
+
+
+class _CountUnreadable(keras.callbacks.Callback):
+    """Adds to an epoch's figures how many images could not be read, where there are any."""
+
+    def __init__(self, images, held_out):
+        super().__init__()
+        self.training, self.validation = Unreadable(images), Unreadable(held_out)
+        self.read, self._all = set(), set(range(len(held_out)))
+
+    def on_test_begin(self, logs=None):
+        self.read.clear()
+
+    def on_epoch_end(self, epoch, logs=None):
+        for index in sorted(self._all - self.read):
+            self.validation.note(epoch, index)
+        counts = {"unreadable": self.training.count(epoch), "val_unreadable": self.validation.count(epoch)}
+        logs.update({name: count for name, count in counts.items() if count})

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.data import datasets, pipeline
@@ -88,6 +89,62 @@ def test_images_are_what_the_model_takes(stream):
     # Erasing fills with normalised noise, which goes beyond; what is not erased stays in 0–255.
     assert np.mean((images >= 0) & (images <= 255)) > 0.9
     assert images.max() > 200
+
+
+def hosts_put_together(images, count, **arguments):
+    parts = [batches(images, shard=(host, count), **arguments) for host in range(count)]
+    return [tuple(map(np.concatenate, zip(*step))) for step in zip(*parts, strict=True)]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("augmentation", [EVERYTHING, dataclasses.replace(EVERYTHING, mixup=0.0, cutmix=0.0)])
+def test_the_parts_of_the_hosts_are_the_batch_of_one(digits, augmentation, count):
+    augmentation = dataclasses.replace(augmentation, mix_group=8)
+    assert equal(batches(digits, augmentation), hosts_put_together(digits, count, augmentation=augmentation))
+
+
+def test_a_host_reads_its_own_images_alone(digits):
+    read = []
+
+    def encoded(index):
+        with tf.control_dependencies([tf.numpy_function(lambda i: read.append(int(i)), [index], [])]):
+            return digits.encoded(index)
+
+    spied = dataclasses.replace(digits, encoded=encoded)
+    batches(spied, Augmentation(), epochs=1, shard=(1, 4))
+    assert len(read) == 3 * 8
+
+
+@pytest.mark.parametrize("shard", [(0, 5), (2, 2), (-1, 2)])
+def test_a_batch_that_cannot_be_shared_out_is_refused(digits, shard):
+    with pytest.raises(ValueError, match="a batch of 32 images cannot be shared out"):
+        batches(digits, shard=shard)
+
+
+def test_hosts_that_would_have_to_mix_their_images_are_refused(digits):
+    with pytest.raises(ValueError, match=r"groups of 32 images, .* set augmentation.mix_group to a divisor of 16"):
+        batches(digits, shard=(0, 2))
+
+
+def test_a_group_has_a_mixture_of_its_own(digits):
+    mixup = Augmentation(mixup=0.5, mix_group=8)
+    (_, labels), *_ = batches(digits, mixup)
+    shares = labels.max(axis=1).reshape(4, 8)
+    assert np.ptp(shares, axis=1).max() < 1e-6 or (shares == 1).any()
+    assert len(set(np.round(labels[labels > 0], 4))) > 4
+    whole, grouped = (batches(digits, dataclasses.replace(mixup, mix_group=g)) for g in (None, 32))
+    assert equal(whole, grouped)
+
+
+def test_parallelism_changes_nothing(digits, stream):
+    def limited(threads):
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = threads
+        made = pipeline.training_batches(digits, PREPROCESSING, EVERYTHING, batch_size=32, seed=1, epochs=2)
+        return list(made.with_options(options).as_numpy_iterator())
+
+    for threads in (1, 7):
+        assert equal(limited(threads), stream)
 
 
 def test_evaluation_counts_every_image_once_in_order(digits):

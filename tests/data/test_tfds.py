@@ -1,4 +1,6 @@
+import csv
 import io
+import json
 import tarfile
 
 import numpy as np
@@ -6,9 +8,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_convmixer.data import decode
+import keras_convmixer
+from keras_convmixer import Preprocessing, Recipe
+from keras_convmixer.data import decode, pipeline
 from keras_convmixer.data import tfds as sources
 from keras_convmixer.data.datasets import open_dataset
+from keras_convmixer.training.recipe import Augmentation
 
 
 def image(i):
@@ -188,3 +193,61 @@ def test_a_miniature_imagenet_is_prepared_from_the_original_archives(tmp_path, m
     assert sorted(data.classes[label] for label in data.training().labels) == sorted(wnids * 3)
     assert len(data.held_out()) == 2
     assert sorted(pixels(data.training())) == sorted([0, 50, 100] * 2)
+
+
+BROKEN = (jpeg(9)[:200], b"<html></html>", b"", b"no", b"\xff\xd8\xff")
+
+
+def miniature_imagenet(folder, each=12, wnids=("n01440764", "n02510455")):
+    """ILSVRC's own archives, with five corrupt images among the training ones."""
+    manual = folder / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    inner = {}
+    for number, wnid in enumerate(wnids):
+        members = {f"{wnid}_{i}.JPEG": jpeg(20 * i + number) for i in range(each)}
+        if number == 0:
+            members |= dict(zip(members, BROKEN))
+        write_tar(folder / "inner.tar", members)
+        inner[f"{wnid}.tar"] = (folder / "inner.tar").read_bytes()
+    write_tar(manual / "ILSVRC2012_img_train.tar", inner)
+    members = {f"ILSVRC2012_val_{i:08d}.JPEG": jpeg(i) for i in range(1, 5)}
+    write_tar(manual / "ILSVRC2012_img_val.tar", members | {"ILSVRC2012_val_00000005.JPEG": b"<html></html>"})
+
+
+def test_an_epoch_over_a_miniature_imagenet_reports_its_corrupt_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    miniature_imagenet(tmp_path)
+    recipe = Recipe.load(
+        "imagenet",
+        [
+            *("model.variant=convmixer_tiny", "training.epochs=1", "training.batch_size=24"),
+            *("augmentation.mix_group=8", "training.precision=float32"),
+        ],
+    )
+    keras_convmixer.train(recipe, tmp_path / "run", verbose=0)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cannot be read: ")]
+    assert len(lines) == 6
+    assert sum("imagenet2012/train/n01440764_" in line for line in lines) == 5
+    assert sum("imagenet2012/validation/ILSVRC2012_val_00000005.JPEG: not a JPEG" in line for line in lines) == 1
+    (row,) = csv.DictReader((tmp_path / "run" / "history.csv").open())
+    assert (float(row["unreadable"]), float(row["val_unreadable"])) == (5, 1)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["images"], metrics["skipped"]) == (4, 1)
+    with pytest.raises(ValueError, match=r"imagenet2012 \(validation\): 1 of 5 images cannot be read"):
+        keras_convmixer.evaluate(tmp_path / "run")
+    assert len(keras_convmixer.evaluate(tmp_path / "run", allow_corrupt=True).labels) == 4
+
+
+def test_a_mocked_imagenet_gives_training_batches(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    miniature_imagenet(tmp_path)
+    open_dataset("imagenet2012")
+    with tfds.testing.mock_data(num_examples=9, data_dir=str(tmp_path)):
+        images = open_dataset("imagenet2012").training()
+        assert len(images.classes) == 1000
+        stream = pipeline.training_batches(
+            images, Preprocessing((16, 16)), Augmentation(crop_scale=(0.5, 1)), batch_size=4, seed=0, epochs=1
+        )
+        (pixels, labels), _ = stream.as_numpy_iterator()
+        assert pixels.shape == (4, 16, 16, 3)
+        assert labels.shape == (4, 1000)

@@ -9,6 +9,7 @@ from keras_convmixer.data.augment.base import SeededAugmentation
 from keras_convmixer.data.augment.erasing import RandomErasing
 from keras_convmixer.data.augment.flip import RandomFlip
 from keras_convmixer.data.augment.jitter import ColorJitter
+from keras_convmixer.data.augment.keras_cv_policy import keras_cv_rand_augment
 from keras_convmixer.data.augment.mix import MixUpCutMix
 from keras_convmixer.data.augment.rand_augment import RandAugment
 
@@ -19,4 +20,11 @@ __all__ = [
     "RandomErasing",
     "RandomFlip",
     "SeededAugmentation",
+    "keras_cv_rand_augment",
+    "rand_augment",
 ]
+
+
+def rand_augment(policy):
+    """What a recipe's `rand_augment` means: `RandAugment`, or for "keras_cv-..." `keras_cv_rand_augment`."""
+    return keras_cv_rand_augment(policy) if str(policy).startswith("keras_cv") else RandAugment(policy)

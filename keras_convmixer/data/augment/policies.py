@@ -78,23 +78,36 @@ def parse(text):
     Raises:
         ValueError: a part is unknown or its value out of range.
     """
-    kind, *parts = str(text).split("-")
-    if kind not in ("rand", "torchvision"):
-        raise ValueError(
-            f'unknown RandAugment policy {text!r}; for instance "rand-m9-mstd0.5-inc1" or "torchvision-n2-m12"'
-        )
-    known = {"rand": ("m", "n", "mstd", "mmax", "p", "inc"), "torchvision": ("m", "n")}[kind]
-    values = {}
-    for part in parts:
-        found = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?|inf)", part)
-        if not found or found[1] not in known or found[1] in values:
-            raise ValueError(
-                f"{part!r} in the policy {text!r} is not one of {', '.join(known)} with a number, once each"
-            )
-        values[found[1]] = float(found[2])
+    kind, values = numbers(text, {"rand": ("m", "n", "mstd", "mmax", "p", "inc"), "torchvision": ("m", "n")})
     if values.get("n", 2) not in range(1, 16) or values.get("p", 0) > 1 or values.get("inc", 1) not in (0, 1):
         raise ValueError(f"policy {text!r}: n must be a whole number from 1 to 15, p at most 1, inc 0 or 1")
     return (_timm if kind == "rand" else _torchvision)(text, values)
+
+
+def numbers(text, known):
+    """The kind of a policy and its numbers, "rand-m9-n2" → ("rand", {"m": 9.0, "n": 2.0}).
+
+    Args:
+        text: the policy. known: kind → the names of its numbers.
+
+    Raises:
+        ValueError: the kind or a name is unknown, or a name is given twice or without a number.
+    """
+    kind, *parts = str(text).split("-")
+    if kind not in known:
+        raise ValueError(
+            f'unknown RandAugment policy {text!r}; for instance "rand-m9-mstd0.5-inc1", "torchvision-n2-m12" '
+            'or "keras_cv-n3-m0.5"'
+        )
+    values = {}
+    for part in parts:
+        found = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?|inf)", part)
+        if not found or found[1] not in known[kind] or found[1] in values:
+            raise ValueError(
+                f"{part!r} in the policy {text!r} is not one of {', '.join(known[kind])} with a number, once each"
+            )
+        values[found[1]] = float(found[2])
+    return kind, values
 
 
 def _timm(text, values):

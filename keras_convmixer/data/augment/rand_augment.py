@@ -49,13 +49,14 @@ class RandAugment(SeededAugmentation):
         """Lists what can be done to an image, and in `_choice[bicubic, operation]` which of these is meant."""
         operations, random = self._policy.operations, self.interpolation == "random"
         interpolations = ("bilinear", "bicubic") if random else (self.interpolation,)
-        self._branches = [lambda image, magnitude, sign: image]
+        self._branches = [_called(lambda image, magnitude, sign: image)]
         self._choice = np.zeros((len(interpolations), len(operations)), "int32")
         for i, interpolation in enumerate(interpolations):
             for j, operation in enumerate(operations):
                 if i == 0 or operation.geometric:
                     self._choice[i, j] = len(self._branches)
-                    self._branches.append(functools.partial(operation, interpolation=interpolation, fill=self.fill))
+                    apply = functools.partial(operation, interpolation=interpolation, fill=self.fill)
+                    self._branches.append(_called(apply))
                 else:
                     self._choice[i, j] = self._choice[0, j]
 
@@ -100,3 +101,8 @@ class RandAugment(SeededAugmentation):
             "interpolation": self.interpolation,
             "fill": self.fill,
         }
+
+
+def _called(branch):
+    """The branch as a function that is not inlined: one that is not taken then costs a single dead node."""
+    return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})

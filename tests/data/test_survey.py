@@ -1,0 +1,93 @@
+"""`convmixer data`: what is in a data set and what a recipe makes of it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_convmixer import Preprocessing
+from keras_convmixer.cli import main
+from keras_convmixer.data import datasets, survey
+from keras_convmixer.training.recipe import Augmentation
+
+RECIPE = Augmentation(crop_scale=(0.5, 1.0), flip=0.5, mixup=0.5, cutmix=0.5, random_erasing=0.5)
+SIZE = Preprocessing((16, 16), 1.0, "bilinear")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Six cats of growing size and three dogs, of which one is no image."""
+    root = tmp_path_factory.mktemp("photos")
+    for name, count in ("cat", 6), ("dog", 3):
+        (root / name).mkdir()
+        for i in range(count):
+            image = np.full((20 + i, 30, 3), 40 * i, np.uint8)
+            Image.fromarray(image).save(root / name / f"{i}.png")
+    (root / "dog" / "2.png").write_text("<html></html>")
+    return root
+
+
+def test_counts_sizes_and_unreadable_files(photos):
+    dataset = datasets.open_dataset(photos, allow_corrupt=True)
+    found = survey.survey(dataset, SIZE, RECIPE)
+    train, validation = found.splits["train"], found.splits["validation"]
+    assert {name: train.counts[name] + validation.counts[name] for name in train.counts} == {"cat": 6, "dog": 2}
+    sizes = np.concatenate([train.sizes, validation.sizes])
+    assert sorted(map(tuple, sizes)) == sorted([(20 + i, 30) for i in range(6)] + [(20, 30), (21, 30)])
+    assert train.unreadable == (("dog/2.png", "not a JPEG, PNG, GIF, BMP or WebP image"),)
+    assert "all" in found.stages
+    assert min(found.stages.values()) > 0
+    table = found.as_table()
+    assert "dog/2.png: not a JPEG" in table
+    assert "images/s" in table
+
+
+def test_of_many_images_some_are_looked_at_and_of_many_classes_some_named():
+    dataset = datasets.open_dataset("digits")
+    found = survey._split("train", dataset.training(), most=50)
+    assert found.looked_at == len(found.sizes) == 50
+    table = survey.Survey("digits", {"train": found}, {"all": 1.0}).as_table(most=4)
+    assert "(50 looked at)" in table
+    assert table.count("\n") < 14
+
+
+def test_a_contact_sheet_shows_the_batch_that_the_model_will_see(tmp_path):
+    images = datasets.open_dataset("digits").training()
+    plain = Preprocessing((8, 8), 1.0, "bilinear")
+    survey.write_contact_sheet(tmp_path / "sheet.png", images, plain, Augmentation(), seed=3)
+    from keras_convmixer.data import pipeline
+
+    stream = pipeline.training_batches(images, plain, Augmentation(), batch_size=64, seed=3, epochs=1)
+    pixels, _ = next(stream.as_numpy_iterator())
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        tile = np.asarray(sheet.crop((6, 6, 6 + 112, 6 + 112)))
+    np.testing.assert_array_equal(tile[7::14, 7::14], pixels[0].round())
+
+
+def test_the_command_prints_and_writes(photos, tmp_path, capsys):
+    words = ["data", str(photos), "--recipe", "digits", "--set", "model.input_size=[16, 16]", "--json"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found == json.loads((tmp_path / "data.json").read_text())
+    assert found["splits"]["train"]["unreadable"][0]["name"] == "dog/2.png"
+    assert set(found["images_per_second"]) >= {"all"}
+    with Image.open(tmp_path / "contact_sheet.png") as sheet:
+        assert min(sheet.size) > 100
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["./nowhere"], "nowhere: no such file or folder"),
+        (["digits", "--recipe", "digit"], "digit: no such recipe"),
+        (["digits", "--set", "augmentation.flips=1"], "did you mean 'augmentation.flip'"),
+    ],
+)
+def test_bad_input_gets_one_line(words, expected, capsys):
+    assert main(["data", *words]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert expected in err
+    assert err.count("\n") == 1

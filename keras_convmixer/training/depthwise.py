@@ -4,8 +4,8 @@ import functools
 
 import tensorflow as tf
 
-# The widest filter for which oneDNN, TensorFlow's library of CPU kernels, has a depthwise filter gradient of its own.
-# For wider ones it takes its general grouped convolution, which is two to five times slower.
+# The widest filter for which oneDNN, the library of TensorFlow's CPU kernels, has a depthwise filter gradient. For
+# wider ones it takes its general grouped convolution, which is two to five times slower.
 _WIDEST = 3
 
 

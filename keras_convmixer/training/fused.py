@@ -1,7 +1,7 @@
 """Faster equals of ConvMixer's layers for training on TensorFlow: what a layer adds to its kernels, in one pass.
 
 Beside the convolutions, a step's time is spent moving memory. Keras's BatchNormalization takes moments with
-operations of their own, where one fused kernel does; adding a bias and applying Keras's exact GELU make twelve passes
+operations of their own, where one fused kernel does; adding a bias and applying the exact GELU make twelve passes
 over a tensor, where XLA compiles each direction into one. docs/training_speed.md has what each gains.
 """
 

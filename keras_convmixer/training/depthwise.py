@@ -1,7 +1,5 @@
 """The depthwise convolution of a training step on CPUs, whose gradients avoid TensorFlow's slow kernels."""
 
-import functools
-
 import tensorflow as tf
 
 # The widest filter for which oneDNN, the library of TensorFlow's CPU kernels, has a depthwise filter gradient. For
@@ -43,19 +41,11 @@ def _filter_gradient(x, kernel, dy):
 
     if width <= _WIDEST:
         return gradient(x, width, "SAME")
-    bands = [(first, min(_WIDEST, width - first)) for first in range(0, width, _WIDEST)]
-    reaches = _reaches(x, height, width, bands)
-    return tf.concat([gradient(reach, columns, "VALID") for reach, (_, columns) in zip(reaches, bands)], 1)
-
-
-@functools.partial(tf.function, jit_compile=True, autograph=False)
-def _reaches(x, height, width, bands):
-    """What each band of the filter's columns, a first one and a number, sees of the image padded as for "same"."""
-    reaches = []
-    for first, columns in bands:
-        start = first - (width - 1) // 2
-        stop = start + tf.shape(x)[2] + columns - 1
-        seen = x[:, :, tf.maximum(start, 0) : stop]
-        across = [tf.maximum(-start, 0), tf.maximum(stop - tf.shape(x)[2], 0)]
-        reaches.append(tf.pad(seen, [[0, 0], [(height - 1) // 2, height // 2], across, [0, 0]]))
-    return reaches
+    around = [[(size - 1) // 2, size // 2] for size in (height, width)]
+    padded = tf.pad(x, [[0, 0], *around, [0, 0]])
+    bands = []
+    for first in range(0, width, _WIDEST):
+        columns = min(_WIDEST, width - first)
+        reach = padded[:, :, first : first + tf.shape(x)[2] + columns - 1]
+        bands.append(gradient(reach, columns, "VALID"))
+    return tf.concat(bands, 1)

@@ -1,8 +1,8 @@
-"""Faster equals of three Keras layers for training on TensorFlow: BatchNorm everywhere, GELU and depthwise on CPUs.
+"""Faster equals of ConvMixer's layers for training on TensorFlow: what a layer adds to its kernels, in one pass.
 
-Most of these layers' time is spent moving memory. Keras's BatchNormalization takes moments with operations of
-their own, where one fused kernel does; its exact GELU makes eleven passes over its tensor, where XLA compiles
-each direction into one; and TensorFlow's depthwise kernel is half as fast as the shifted sum that XLA compiles.
+Beside the convolutions, a step's time is spent moving memory. Keras's BatchNormalization takes moments with
+operations of their own, where one fused kernel does; adding a bias and applying the exact GELU make twelve passes
+over a tensor, where XLA compiles each direction into one. docs/training_speed.md has what each gains.
 """
 
 import functools
@@ -11,6 +11,8 @@ import math
 import keras
 import tensorflow as tf
 from keras import layers
+
+from keras_convmixer.training.depthwise import depthwise_convolution
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
@@ -31,58 +33,69 @@ class FusedBatchNormalization(layers.BatchNormalization):
         return outputs
 
 
-@tf.custom_gradient
-def gelu(x):
-    """The exact GELU, x Φ(x) (arXiv 1606.08415). Its gradient keeps x alone."""
-    return _gelu(x), lambda dy: _gelu_gradient(x, dy)
+class FusedConv2D(layers.Conv2D):
+    """A convolution whose bias and activation, GELU or ReLU, are one operation."""
+
+    def call(self, inputs):
+        return biased(self.activation, self.convolution_op(inputs, self.kernel), self.bias)
 
 
-@tf.function(jit_compile=True, autograph=False)
-def _gelu(x):
-    return x * 0.5 * (1 + tf.math.erf(x * (1 / math.sqrt(2))))
+class FusedDepthwiseConv2D(layers.DepthwiseConv2D):
+    """A depthwise convolution, stride 1 and "same", whose bias and activation, GELU or ReLU, are one operation."""
+
+    def call(self, inputs):
+        outputs = depthwise_convolution(inputs, tf.cast(self.kernel, inputs.dtype))
+        return biased(self.activation, outputs, self.bias)
 
 
-@tf.function(jit_compile=True, autograph=False)
-def _gelu_gradient(x, dy):
-    cumulative = 0.5 + 0.5 * tf.math.erf(x * (1 / math.sqrt(2)))
-    density = tf.exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
-    return dy * (cumulative + x * density)
+def biased(activation, x, bias):
+    """activation(x + bias), of shapes (..., channels) and (channels,), for an activation in `ACTIVATIONS`.
 
+    One pass over the tensor each way, in float32 whatever its type. Of all that it computes it keeps x alone.
+    """
 
-class ShiftedDepthwiseConv2D(layers.DepthwiseConv2D):
-    """A depthwise convolution, stride 1 and "same", as a sum of shifted images while it trains."""
+    @tf.custom_gradient
+    def forward(x, bias):
+        def gradient(dy):
+            dx = _gradient(activation, x, bias, dy)
+            # Faster than a reduction, and in bfloat16 a product is summed in float32.
+            rows = tf.reshape(dx, (-1, bias.shape[0]))
+            return dx, tf.matmul(tf.ones_like(rows[:, :1]), rows, transpose_a=True)[0]
 
-    def call(self, inputs, training=None):
-        if not training or None in inputs.shape:
-            return super().call(inputs)
-        outputs = shifted_depthwise(inputs, tf.cast(self.kernel, inputs.dtype))
-        return self.activation(outputs + tf.cast(self.bias, inputs.dtype))
+        return _value(activation, x, bias), gradient
 
-
-@tf.custom_gradient
-def shifted_depthwise(x, kernel):
-    """What `tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME")` computes, for a channel multiplier of 1."""
-    before, after = (kernel.shape[0] - 1) // 2, kernel.shape[0] // 2
-
-    def gradient(dy):
-        dx = _shifted_sum(dy, tf.reverse(kernel, (0, 1)), after, before)
-        dk = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-            input=x, filter_sizes=kernel.shape, out_backprop=dy, strides=[1] * 4, padding="SAME"
-        )
-        return dx, dk
-
-    return _shifted_sum(x, kernel, before, after), gradient
+    return forward(x, tf.cast(bias, x.dtype))
 
 
 @functools.partial(tf.function, jit_compile=True, autograph=False)
-def _shifted_sum(x, kernel, before, after):
-    height, width = x.shape[1:3]
-    padded = tf.pad(x, [[0, 0], [before, after], [before, after], [0, 0]])
-    return sum(
-        padded[:, i : i + height, j : j + width] * kernel[i, j, :, 0]
-        for i in range(kernel.shape[0])
-        for j in range(kernel.shape[1])
-    )
+def _value(activation, x, bias):
+    value, _ = ACTIVATIONS[activation]
+    return tf.cast(value(_sum(x, bias)), x.dtype)
+
+
+@functools.partial(tf.function, jit_compile=True, autograph=False)
+def _gradient(activation, x, bias, dy):
+    _, derivative = ACTIVATIONS[activation]
+    return tf.cast(derivative(_sum(x, bias)) * tf.cast(dy, "float32"), x.dtype)
+
+
+def _sum(x, bias):
+    return tf.cast(x, "float32") + tf.cast(bias, "float32")
+
+
+def _cumulative(x):
+    return 0.5 + 0.5 * tf.math.erf(x * (1 / math.sqrt(2)))
+
+
+def _gelu_derivative(x):
+    return _cumulative(x) + x * tf.exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
+
+
+# Each activation's value and derivative.
+ACTIVATIONS = {
+    keras.activations.gelu: (lambda x: x * _cumulative(x), _gelu_derivative),  # the exact one, arXiv 1606.08415
+    keras.activations.relu: (tf.nn.relu, lambda x: tf.cast(x > 0, x.dtype)),
+}
 
 
 def fuse(layer, config):
@@ -91,10 +104,10 @@ def fuse(layer, config):
         return None
     if isinstance(layer, layers.BatchNormalization) and layer.axis in (-1, 3) and not layer.synchronized:
         return FusedBatchNormalization.from_config(config)
-    if tf.config.list_physical_devices("GPU"):
+    if tf.config.list_physical_devices("GPU") or keras.config.image_data_format() != "channels_last":
         return None
-    if isinstance(layer, layers.Activation) and layer.activation is keras.activations.gelu:
-        return layers.Activation.from_config(config | {"activation": gelu})
-    if isinstance(layer, layers.DepthwiseConv2D) and keras.config.image_data_format() == "channels_last":
-        return ShiftedDepthwiseConv2D.from_config(config)
+    if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
+        activation = keras.activations.get(config["activation"])
+        fused = FusedDepthwiseConv2D if isinstance(layer, layers.DepthwiseConv2D) else FusedConv2D
+        return fused.from_config(config) if activation in ACTIVATIONS else None
     return None

@@ -27,13 +27,15 @@ def training_model(model, precision="float32", rematerialize=False):
         config = layer.get_config()
         if not isinstance(layer, (layers.InputLayer, layers.Rescaling, layers.Dense)):
             config["dtype"] = precision
-        if rematerialize and isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
-            # The activation moves into the convolution, so that both are recomputed together.
+        if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
+            # The activation moves into the convolution: to be computed, or recomputed, in one with it.
             config["activation"] = by_name[f"{layer.name}_activation"].get_config()["activation"]
-            return _Rematerialized(type(layer).from_config(config), name=layer.name)
-        if rematerialize and isinstance(layer, layers.Activation):
-            return layers.Activation.from_config(config | {"activation": "linear"})
-        return fuse(layer, config) or type(layer).from_config(config)
+        elif isinstance(layer, layers.Activation):
+            config["activation"] = "linear"
+        made = fuse(layer, config) or type(layer).from_config(config)
+        if rematerialize and isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
+            return _Rematerialized(made, name=layer.name)
+        return made
 
     copy = keras.models.clone_model(model, clone_function=clone)
     copy.set_weights(model.get_weights())

@@ -181,7 +181,7 @@ def test_the_run_of_another_recipe_is_refused(run, capsys):
     assert (run / "model.keras").read_bytes() == before
 
 
-@pytest.mark.parametrize("words", [[], ["train"], ["export", "m", "--out", "d", "--format", "onnx"], ["fly"]])
+@pytest.mark.parametrize("words", [[], ["train"], ["export", "m", "--out", "d", "--format", "coreml"], ["fly"]])
 def test_wrong_usage_exits_with_2(words, capsys):
     with pytest.raises(SystemExit) as caught:
         main(words)

@@ -160,8 +160,8 @@ WAYS = {
     MEASURE: Way(plain_keras),
     "Keras, mixed_bfloat16": Way(plain_keras, {"precision": "mixed_bfloat16"}),
     "keras_convmixer, float32": Way(keras_convmixer),
-    "keras_convmixer, float32, stock allocator": Way(keras_convmixer, {"allocator": False}),
-    "keras_convmixer, float32, rematerialized": Way(keras_convmixer, {"rematerialize": True}),
+    "keras_convmixer, stock allocator": Way(keras_convmixer, {"allocator": False}),
+    "keras_convmixer, rematerialized": Way(keras_convmixer, {"rematerialize": True}),
     "keras_convmixer, mixed_bfloat16": Way(keras_convmixer, {"precision": "mixed_bfloat16"}),
 }
 PEERS = {

@@ -124,7 +124,8 @@ def _write(bundle, representative, folder, forms):
     }
     plain.save(written["keras"])
     fold(plain).save(written["folded"])
-    saved_model.save(prepared(plain), bundle.preprocessing, written["saved_model"])
+    handed_over, unfolded = prepared(plain), prepared(plain, folded=False)
+    saved_model.save(handed_over, bundle.preprocessing, written["saved_model"])
     for quantize, file_name in tflite.FILE_NAMES.items():
         form = "tflite" if quantize == "none" else f"tflite_{quantize}"
         written[form] = folder / file_name
@@ -132,14 +133,13 @@ def _write(bundle, representative, folder, forms):
         written[form].write_bytes(tflite.convert(graph, size, quantize, one_by_one))
         stock = written.get(f"stock_{form}")
         if stock:
-            unfolded = prepared(plain, folded=False)
             stock.write_bytes(tflite.convert(unfolded, size, quantize, one_by_one, quantize_depthwise=True))
     if "onnx" in forms:
         written["onnx"] = folder / "model.onnx"
-        keras_export.save(prepared(plain), written["onnx"], "onnx")
+        keras_export.save(handed_over, written["onnx"], "onnx")
     if "openvino" in forms:
         written |= dict.fromkeys(("openvino", "openvino_bfloat16"), folder / "openvino")
-        keras_export.save(prepared(plain), written["openvino"], "openvino")
+        keras_export.save(handed_over, written["openvino"], "openvino")
     if "timm" in forms:
         written |= dict.fromkeys(("timm", "timm_compiled", "timm_bfloat16"), folder / "model.safetensors")
         save_torch(plain, written["timm"])

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_convmixer import bundle as bundles
 from keras_convmixer import classes, files
 from keras_convmixer.data import decode, pipeline
-from keras_convmixer.deployment import keras_export, saved_model, tflite, verify
+from keras_convmixer.deployment import keras_export, runtimes, saved_model, tflite, verify
 from keras_convmixer.deployment.lite_graph import lite_graph
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.deployment.quiet import quiet_stderr
@@ -138,13 +138,14 @@ def export(
                     graph, preprocessing.input_size, quantize, representative, quantize_depthwise=not split
                 )
                 temporary.write_bytes(content)
-                of_image = tflite.load(temporary, threads)
+                of_image = runtimes.open_tflite(temporary, threads)
             elif format == "saved_model":
                 saved_model.save(prepared(reference, features=features), preprocessing, temporary)
                 of_image, of_file = saved_model.load(temporary)
             else:
                 keras_export.save(prepared(reference, features=features), temporary, format)
-                of_image = keras_export.load(temporary, format, threads)
+                opened = runtimes.open_onnx if format == "onnx" else runtimes.open_openvino
+                of_image = opened(temporary, threads)
         pairs = ((image, image) for image in _one_by_one(held_out, preprocessing))
         comparison = verify.compare(reference, of_image, pairs, len(held_out))
         comparison.check(tolerance, path.name)

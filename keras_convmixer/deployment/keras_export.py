@@ -36,35 +36,6 @@ def save(model, path, format):
     model.export(str(path), format=format, verbose=False)
 
 
-def load(path, format, threads):
-    """An exported model as a function from an image `(1, height, width, 3)` in 0–255 to a dictionary of arrays."""
-    return _load_onnx(path, threads) if format == "onnx" else _load_openvino(path, threads)
-
-
-def _load_onnx(path, threads):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # From its content, since Windows does not rename a file that is open.
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return lambda image: dict(zip(names, session.run(names, {"image": np.float32(image)})))
-
-
-def _load_openvino(path, threads):
-    import openvino
-
-    # Where the processor has bfloat16, OpenVINO computes in it unless told otherwise.
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(path / "model.xml", "CPU", settings)
-
-    def of_image(image):
-        return {output.get_any_name(): values for output, values in compiled(np.float32(image)).items()}
-
-    return of_image
-
-
 def _with_erf(model):
     """The model with its exact GELU by erf: Keras computes it by erfc, which tf2onnx does not know."""
 

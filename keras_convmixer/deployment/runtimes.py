@@ -62,36 +62,63 @@ def _saved_model(folder, threads):
     return lambda images: serving(images=tf.constant(images))["logits"].numpy()
 
 
+def open_tflite(path, threads):
+    """A TFLite file as a function from an image `(1, height, width, 3)` in 0–255 to a dictionary of arrays."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    # From its content, since Windows does not rename a file that is open.
+    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=threads)
+    interpreter.allocate_tensors()
+    runner = interpreter.get_signature_runner("serving_default")
+    dtype = runner.get_input_details()["images"]["dtype"]
+    # Of the evaluation's images, which are whole numbers, uint8 loses nothing.
+    return lambda image: runner(images=image.astype(dtype))
+
+
+def open_onnx(path, threads):
+    """An ONNX file as a function from float32 images in 0–255 to a dictionary of arrays."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # From its content, as a TFLite file.
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, {"image": images})))
+
+
+def open_openvino(path, threads, precision="f32"):
+    """A folder with OpenVINO's model as a function from float32 images in 0–255 to a dictionary of arrays.
+
+    Args:
+        path: the folder. precision: to compute in, "f32" or "bf16". Left alone, OpenVINO takes the latter where the
+            processor has it.
+    """
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
+    compiled = openvino.Core().compile_model(path / "model.xml", "CPU", settings)
+    return lambda images: {o.get_any_name(): values for o, values in compiled(images).items()}
+
+
 def _tflite(name):
     def load(folder, threads):
-        from ai_edge_litert.interpreter import Interpreter
-
-        interpreter = Interpreter(str(folder / name), num_threads=threads)
-        interpreter.allocate_tensors()
-        runner = interpreter.get_signature_runner("serving_default")
-        dtype = runner.get_input_details()["images"]["dtype"]
+        of_image = open_tflite(folder / name, threads)
         # The file takes one image at a time.
-        return lambda images: np.concatenate([runner(images=i[None].astype(dtype))["logits"] for i in images])
+        return lambda images: np.concatenate([of_image(image[None])["logits"] for image in images])
 
     return load
 
 
 def _onnx(folder, threads):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(["logits"], {"image": images})[0]
+    run = open_onnx(folder / "model.onnx", threads)
+    return lambda images: run(images)["logits"]
 
 
 def _openvino(precision):
     def load(folder, threads):
-        import openvino
-
-        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
-        compiled = openvino.Core().compile_model(folder / "openvino" / "model.xml", "CPU", settings)
-        return lambda images: compiled(images)["logits"]
+        run = open_openvino(folder / "openvino", threads, precision)
+        return lambda images: run(images)["logits"]
 
     return load
 

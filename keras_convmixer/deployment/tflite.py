@@ -7,7 +7,6 @@ import tempfile
 
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer.qtyping import TFLOperationName
 from ai_edge_quantizer.quantizer import Quantizer
 
@@ -98,18 +97,3 @@ def check_operators(content):
     names = sorted(code.decode() for code in codes if code)
     if names:
         raise NotBuiltIn(names)
-
-
-def load(path, threads):
-    """A TFLite file as a function from an image `(1, height, width, 3)` in 0–255 to a dictionary of arrays."""
-    # From its content, since Windows does not rename a file that is open.
-    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=threads)
-    interpreter.allocate_tensors()
-    runner = interpreter.get_signature_runner("serving_default")
-    dtype = runner.get_input_details()["images"]["dtype"]
-
-    def of_image(image):
-        # Of the evaluation's images, which are whole numbers, uint8 loses nothing.
-        return runner(images=image.astype(dtype))
-
-    return of_image

@@ -53,7 +53,6 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
         allow_corrupt=data.allow_corrupt,
     )
     images, held_out = dataset.training(), dataset.held_out()
-    _report_skipped([*images.skipped, *held_out.skipped])
     unreadable = _CountUnreadable(images, held_out)
     steps = pipeline.steps_per_epoch(images, training.batch_size)
 
@@ -138,13 +137,6 @@ def _refuse_another_recipes(workdir, recipe):
         raise ValueError(
             f"{workdir} is the run of another recipe ({'; '.join(differences[:4])}); choose another --workdir"
         )
-
-
-def _report_skipped(skipped, most=10):
-    for name, reason in skipped[:most]:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
-    if len(skipped) > most:
-        print(f"skipped {len(skipped)} unreadable images in all", file=sys.stderr)
 
 
 def _optimizer(recipe, model, steps):

@@ -87,7 +87,9 @@ def test_unreadable_images_are_named_and_left_out(small_recipe, tmp_path, capsys
     (tmp_path / "images" / "dark" / "broken.png").write_text("no image")
     settings = [f"data.source={tmp_path / 'images'}", "data.allow_corrupt=true", "training.batch_size=4"]
     keras_convmixer.train(small_recipe(*settings, "training.epochs=1"), tmp_path / "run", verbose=0)
-    assert capsys.readouterr().err.count("skipped dark/broken.png: not a JPEG, PNG") == 1
+    said = capsys.readouterr().err
+    assert said.count("cannot be read: dark/broken.png: not a JPEG, PNG") == 1
+    assert said.count("broken.png") == 1
 
 
 def test_early_stopping_keeps_the_best_epoch(small_recipe, tmp_path):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from keras_convmixer.data import exif
+from keras_convmixer.data.graph import apart
 
 # Pillow's own limit, a quarter of a GiB as RGB. A few kilobytes of PNG can claim far more.
 MAX_PIXELS = 89_478_485
@@ -49,21 +50,22 @@ def decode(encoded):
     Raises:
         tf.errors.InvalidArgumentError: it is no such image, is damaged, or has more than `MAX_PIXELS`.
     """
-    image = tf.cond(
-        _is_jpeg(encoded) | _starts_with(encoded, PNG),
-        lambda: decode_jpeg_or_png(encoded),
-        lambda: tf.numpy_function(_decode_other, [encoded], tf.uint8, stateful=False),
-    )
+
+    @apart
+    def other():
+        return tf.cond(
+            _starts_with(encoded, PNG),
+            lambda: _upright_png(encoded),
+            lambda: tf.numpy_function(_decode_other, [encoded], tf.uint8, stateful=False),
+        )
+
+    image = tf.cond(_is_jpeg(encoded), lambda: _upright_jpeg(encoded), other)
     return tf.ensure_shape(image, (None, None, 3))
 
 
 def decode_jpeg_or_png(encoded):
     """As `decode`, with TensorFlow's operations alone, so that a SavedModel can hold it. Takes JPEG and PNG."""
-    image = tf.cond(
-        _is_jpeg(encoded),
-        lambda: exif.upright(_decode_jpeg(encoded), exif.orientation(encoded, exif.JPEG_MARKER)),
-        lambda: exif.upright(_decode_png(encoded), exif.orientation(encoded, exif.PNG_MARKER)),
-    )
+    image = tf.cond(_is_jpeg(encoded), lambda: _upright_jpeg(encoded), lambda: _upright_png(encoded))
     return tf.ensure_shape(image, (None, None, 3))
 
 
@@ -90,23 +92,27 @@ def evaluation_image(encoded, preprocessing):
 
 def evaluation_crop(image, preprocessing):
     """The same for an image that is already decoded: `(height, width, 3)` of any number type, in 0–255."""
-    size = tf.cast(tf.shape(image)[:2], tf.int64)
-    height, width = size[0], size[1]
-    least_height, least_width = preprocessing.resize_size
-    # As torchvision's Resize: one side as wanted, the other rounded down. As its CenterCrop: half to even.
-    resized = tf.cond(
-        height * least_width >= width * least_height,
-        lambda: tf.stack([least_width * height // width, least_width]),
-        lambda: tf.stack([least_height, least_height * width // height]),
-    )
     rows, columns = preprocessing.input_size
-    offset = tf.round(tf.cast(resized - (rows, columns), tf.float32) / 2)
-    top, left = tf.unstack(tf.cast(offset, tf.int32))
-    crop = tf.cond(
-        tf.reduce_all(resized == size),
-        lambda: tf.cast(image[top : top + rows, left : left + columns], tf.float32),
-        lambda: _resample(image, resized, offset, (rows, columns), preprocessing.interpolation),
-    )
+    least_height, least_width = preprocessing.resize_size
+
+    def as_it_is():
+        top, left = round((least_height - rows) / 2), round((least_width - columns) / 2)
+        return tf.cast(image[top : top + rows, left : left + columns], tf.float32)
+
+    @apart
+    def resized():
+        height, width = tf.unstack(tf.shape(image, tf.int64)[:2])
+        # As torchvision's Resize: one side as wanted, the other rounded down. As its CenterCrop: half to even.
+        size = tf.where(
+            height * least_width >= width * least_height,
+            tf.stack([least_width * height // width, least_width]),
+            tf.stack([least_height, least_height * width // height]),
+        )
+        offset = tf.round(tf.cast(size - (rows, columns), tf.float32) / 2)
+        return _resample(image, size, offset, (rows, columns), preprocessing.interpolation)
+
+    # Small images often have the size already.
+    crop = tf.cond(tf.reduce_all(tf.shape(image)[:2] == (least_height, least_width)), as_it_is, resized)
     return tf.ensure_shape(crop, (rows, columns, 3))
 
 
@@ -136,6 +142,7 @@ def random_resized_crop(encoded, seed, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 
         box = _crop_box(_jpeg_size(encoded), draws, scale, ratio)
         return tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE")
 
+    @apart
     def part_of_whole():
         image = decode(encoded)
         top, left, height, width = tf.unstack(_crop_box(tf.shape(image)[:2], draws, scale, ratio))
@@ -217,6 +224,14 @@ def _starts_with(encoded, signature):
     return tf.strings.substr(encoded, 0, len(signature)) == signature
 
 
+def _upright_jpeg(encoded):
+    return exif.upright(_decode_jpeg(encoded), exif.orientation(encoded, exif.JPEG_MARKER))
+
+
+def _upright_png(encoded):
+    return exif.upright(_decode_png(encoded), exif.orientation(encoded, exif.PNG_MARKER))
+
+
 def _decode_jpeg(encoded):
     with tf.control_dependencies([_jpeg_size(encoded)]):
         # TensorFlow's default, the fast DCT, is off by several grey levels.
@@ -237,7 +252,7 @@ def _jpeg_size(encoded):
 
 def _checked(size):
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
-    with tf.control_dependencies([tf.debugging.Assert(pixels <= MAX_PIXELS, [TOO_LARGE])]):
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=pixels <= MAX_PIXELS, data=[TOO_LARGE])]):
         return tf.identity(size)
 
 

@@ -160,7 +160,10 @@ def training_batches(
     batches = numbers.map(group, tf.data.AUTOTUNE)
     if size < share:
         batches = batches.batch(share // size, drop_remainder=True).map(_joined)
-    return batches.prefetch(2)
+    options = tf.data.Options()
+    # Images side by side, each on one core: the other way round they wait for each other, and the training for both.
+    options.threading.max_intra_op_parallelism = 1
+    return batches.prefetch(2).with_options(options)
 
 
 def _share(recipe, batch_size, shard):

@@ -41,11 +41,15 @@ def translate_x(image, pixels, interpolation, fill):
 
 def shear_y(image, slope, interpolation, fill):
     """Shifts each column up by `slope` times its distance from the left."""
+    if interpolation == "nearest":
+        return _affine(image, tf.stack([1.0, 0.0, 0.0, slope, 1.0, 0.0]), interpolation, fill)
     return _transpose(shear_x(_transpose(image), slope, interpolation, fill))
 
 
 def translate_y(image, pixels, interpolation, fill):
     """Shifts the image up."""
+    if interpolation == "nearest":
+        return _affine(image, tf.stack([1.0, 0.0, 0.0, 0.0, 1.0, pixels]), interpolation, fill)
     return _transpose(translate_x(_transpose(image), pixels, interpolation, fill))
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_convmixer.data.augment import pixels, policies
 from keras_convmixer.data.augment.base import SeededAugmentation
+from keras_convmixer.data.graph import apart
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "random")
 
@@ -49,14 +50,14 @@ class RandAugment(SeededAugmentation):
         """Lists what can be done to an image, and in `_choice[bicubic, operation]` which of these is meant."""
         operations, random = self._policy.operations, self.interpolation == "random"
         interpolations = ("bilinear", "bicubic") if random else (self.interpolation,)
-        self._branches = [_called(lambda image, magnitude, sign: image)]
+        self._branches = [apart(lambda image, magnitude, sign: image)]
         self._choice = np.zeros((len(interpolations), len(operations)), "int32")
         for i, interpolation in enumerate(interpolations):
             for j, operation in enumerate(operations):
                 if i == 0 or operation.geometric:
                     self._choice[i, j] = len(self._branches)
                     apply = functools.partial(operation, interpolation=interpolation, fill=self.fill)
-                    self._branches.append(_called(apply))
+                    self._branches.append(apart(apply))
                 else:
                     self._choice[i, j] = self._choice[0, j]
 
@@ -102,7 +103,3 @@ class RandAugment(SeededAugmentation):
             "fill": self.fill,
         }
 
-
-def _called(branch):
-    """The branch as a function that is not inlined: one that is not taken then costs a single dead node."""
-    return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})

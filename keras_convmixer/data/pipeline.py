@@ -161,7 +161,7 @@ def training_batches(
     if size < share:
         batches = batches.batch(share // size, drop_remainder=True).map(_joined)
     options = tf.data.Options()
-    # Images side by side, each on one core: the other way round they wait for each other, and the training for both.
+    # Each image on one core. Where several share an image, they and the training wait for each other.
     options.threading.max_intra_op_parallelism = 1
     return batches.prefetch(2).with_options(options)
 

@@ -16,7 +16,7 @@ import numpy as np
 from keras_convmixer import bundle as bundles
 from keras_convmixer.data import pipeline
 from keras_convmixer.data.progress import Progress
-from keras_convmixer.deployment import keras_export, lite_graph, runtimes, saved_model, tflite
+from keras_convmixer.deployment import converter, keras_export, runtimes, saved_model, tflite
 from keras_convmixer.deployment.benchmark_report import BATCHES, Benchmark, Row
 from keras_convmixer.deployment.fold import fold
 from keras_convmixer.deployment.prepare import in_float32, prepared
@@ -129,11 +129,10 @@ def _write(bundle, representative, folder, forms):
     for quantize, file_name in tflite.FILE_NAMES.items():
         form = "tflite" if quantize == "none" else f"tflite_{quantize}"
         written[form] = folder / file_name
-        graph = lite_graph.lite_graph(plain, integers=quantize == "int8")
-        written[form].write_bytes(tflite.convert(graph, size, quantize, one_by_one))
+        written[form].write_bytes(tflite.convert(plain, size, quantize, one_by_one))
         stock = written.get(f"stock_{form}")
         if stock:
-            stock.write_bytes(tflite.convert(unfolded, size, quantize, one_by_one, quantize_depthwise=True))
+            stock.write_bytes(converter.convert(unfolded, size, quantize, one_by_one))
     if "onnx" in forms:
         written["onnx"] = folder / "model.onnx"
         keras_export.save(handed_over, written["onnx"], "onnx")

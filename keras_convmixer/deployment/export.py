@@ -12,7 +12,6 @@ from keras_convmixer import bundle as bundles
 from keras_convmixer import classes, files
 from keras_convmixer.data import decode, pipeline
 from keras_convmixer.deployment import keras_export, runtimes, saved_model, tflite, verify
-from keras_convmixer.deployment.lite_graph import lite_graph
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.deployment.quiet import quiet_stderr
 from keras_convmixer.training.evaluate import open_data
@@ -133,9 +132,8 @@ def export(
             if format == "tflite":
                 training = dataset.training() if "train" in dataset.splits else held_out
                 representative = _one_by_one(training.spread(REPRESENTATIVE_IMAGES), preprocessing)
-                graph = lite_graph(reference, integers=quantize == "int8", split=split, features=features)
                 content = tflite.convert(
-                    graph, preprocessing.input_size, quantize, representative, quantize_depthwise=not split
+                    reference, preprocessing.input_size, quantize, representative, split=split, features=features
                 )
                 temporary.write_bytes(content)
                 of_image = runtimes.open_tflite(temporary, threads)

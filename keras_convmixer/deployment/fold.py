@@ -18,13 +18,13 @@ The normalisation of the image goes into the patch embedding, which pads nothing
 """
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import layers
 
-# act(c v) = c act(v) for c > 0
 HOMOGENEOUS = ("relu", "leaky_relu", "linear")
 KNOWN = re.compile(
     r"image|normalization|(patch_embedding|block_\d+_(depthwise|pointwise))(_activation|_norm)?"
@@ -60,12 +60,13 @@ class Block(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """The inference of a ConvMixer in numbers, in float32 (float64 if the model is).
+    """The inference of a ConvMixer in numbers, in float32 (float64 if the model is), and its activation.
 
     x = first(act(patches(image))), then the blocks. From the last one's bare activation a, `features(a)` is the
     model's last map, and `head(average(a))` its logits, if it has a head.
     """
 
+    activation: Callable
     patches: Convolution
     first: Affine
     blocks: tuple[Block, ...]
@@ -89,7 +90,7 @@ def fold(model):
     """
     numbers = folded(model)
     by_name = {layer.name: layer for layer in model.layers}
-    activation = activation_of(model)
+    activation = numbers.activation
     data_format, dtype = by_name["patch_embedding"].data_format, _dtype(model)
 
     def conv(kind, name, numbers, *size, **arguments):
@@ -143,7 +144,8 @@ def folded(model):
     check(model)
     by_name = {layer.name: layer for layer in model.layers}
     depth = sum(name.endswith("_pointwise") for name in by_name)
-    homogeneous = keras.activations.serialize(activation_of(model)) in HOMOGENEOUS
+    activation = by_name["patch_embedding_activation"].activation
+    homogeneous = is_homogeneous(activation)
 
     def scale_and_shift(name):
         """A BatchNorm's scale in three factors, what goes before its activation, after it and into x; its shift."""
@@ -183,12 +185,12 @@ def folded(model):
     if "head" in by_name:
         kernel, bias = _weights(by_name["head"])
         head = Convolution(kernel * scale[:, None], bias + shift @ kernel)
-    return _cast(Folded(patches, first, tuple(blocks), Affine(scale, shift), head), _dtype(model))
+    return _cast(Folded(activation, patches, first, tuple(blocks), Affine(scale, shift), head), _dtype(model))
 
 
-def activation_of(model):
-    """The function that follows every convolution of a ConvMixer."""
-    return model.get_layer("patch_embedding_activation").activation
+def is_homogeneous(activation):
+    """Whether act(c v) = c act(v) for c > 0."""
+    return keras.activations.serialize(activation) in HOMOGENEOUS
 
 
 def _dtype(model):

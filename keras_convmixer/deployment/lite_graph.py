@@ -16,18 +16,18 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer.deployment import depthwise, fold
+from keras_convmixer.deployment import depthwise
 
 # Rows of 25 taps and 25 pixels of so many float32 channels fit into the cache.
 MOST_CHANNELS = 192
 VECTOR = 16
 
 
-def lite_graph(model, *, integers=False, split=True, features=False):
-    """The inference of a ConvMixer as a function for `tflite.convert`.
+def lite_graph(numbers, *, integers=False, split=True, features=False):
+    """The inference of a ConvMixer as a function for `converter.convert`.
 
     Args:
-        model: a `ConvMixer` that ends in logits.
+        numbers: what `fold.folded` gives for a `ConvMixer` that ends in logits.
         integers: whether it is to be quantized to integers throughout.
         split: whether to split depthwise kernels of more than 25 taps, and the channels into groups.
         features: whether to give the last block's map too.
@@ -35,12 +35,8 @@ def lite_graph(model, *, integers=False, split=True, features=False):
     Returns:
         A function from images `(1, height, width, 3)` to a dictionary: "probabilities" and "logits" `(1, classes)`
         and, if asked for, "features" `(1, height, width, dim)`.
-
-    Raises:
-        ValueError: the model is not a ConvMixer of this package.
     """
-    numbers = fold.folded(model)
-    activation = fold.activation_of(model)
+    activation = numbers.activation
     groups = 1 if integers or not split else groups_of(numbers.patches.bias.size)
 
     def times(x, factor):
@@ -74,10 +70,13 @@ def lite_graph(model, *, integers=False, split=True, features=False):
     def function(images):
         a = convolution(images, numbers.patches, numbers.patches.kernel.shape[0])
         after = numbers.first
-        for block in numbers.blocks:
-            x = each(affine, a, after)
+        for i, block in enumerate(numbers.blocks):
             kernel, bias = block.depthwise
-            z = together(each(mix, x, (kernel[..., 0], bias, block.branch, block.skip)))
+            # TFLite's tensors keep these names, by which `int8` finds them.
+            with tf.name_scope(f"block_{i}"):
+                with tf.name_scope("x"):
+                    x = each(affine, a, after)
+                z = together(each(mix, x, (kernel[..., 0], bias, block.branch, block.skip)))
             a = convolution(z, block.pointwise)
             after = block.after
         last = together(a)

@@ -1,17 +1,10 @@
-"""The TFLite form, in float32, float16, dynamic-range int8 and full int8."""
+"""The TFLite form of a ConvMixer, in float32, float16, dynamic-range int8 and full int8."""
 
-import contextlib
-import io
-import re
-import tempfile
-
-import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_quantizer.qtyping import TFLOperationName
-from ai_edge_quantizer.quantizer import Quantizer
+from keras_convmixer.deployment import converter, fold, int8
+from keras_convmixer.deployment.lite_graph import lite_graph
 
 # name → file name. "float16" halves the weights and computes in float32 where the hardware has nothing less;
-# "dynamic" keeps int8 weights and computes activations' ranges as it goes; "int8" is integers throughout.
+# "dynamic" keeps int8 weights and computes activations' ranges as it goes; "int8" is integers up to the average.
 FILE_NAMES = {
     "none": "model.tflite",
     "float16": "model_float16.tflite",
@@ -20,80 +13,28 @@ FILE_NAMES = {
 }
 
 
-class NotBuiltIn(ValueError):
-    """A model needs TensorFlow's own ("Flex") or custom operations, which TFLite's plain runtime does not have."""
-
-    def __init__(self, names):
-        super().__init__(f"the model needs operations that TFLite does not have built in: {', '.join(names)}")
-
-
-def convert(function, input_size, quantize="none", representative=None, *, quantize_depthwise=False):
-    """Converts a function to a TFLite file's content, with TFLite's built-in operations only.
-
-    The file has one signature, from `images` to what the function gives. Images are `(1, height, width, 3)`, RGB in
-    0–255, float32, but for int8 uint8; outputs are float32 in every form. The batch is fixed at one, since XNNPACK
-    takes over no operation whose shape is not fixed.
+def convert(model, input_size, quantize="none", representative=None, *, split=True, features=False):
+    """Converts a ConvMixer to a TFLite file's content. For its signature see `converter.convert`.
 
     Args:
-        function: of a float32 tensor of images, to a dictionary; a `keras.Model` or what `lite_graph` gives.
+        model: a float32 `ConvMixer` that ends in logits.
         input_size: (height, width).
         quantize: one of `FILE_NAMES`.
-        representative: for int8: an iterable of float32 images `(1, height, width, 3)` as in evaluation, by which
-            the ranges of the activations are set.
-        quantize_depthwise: for dynamic: whether depthwise weights become int8 too. XNNPACK has no depthwise
-            convolution of int8 weights and float32 activations, so that this pays only where it would not take
-            over the float32 one either.
+        representative: for int8: an iterable of float32 images `(1, height, width, 3)` as in evaluation.
+        split, features: see `lite_graph`.
 
     Returns:
         bytes.
 
     Raises:
-        NotBuiltIn, a ValueError: the model needs operations that are not built in.
-        ValueError: it cannot be converted for another reason.
+        ValueError: the model is not a ConvMixer of this package, or it cannot be converted.
     """
-    module = tf.Module()
-    module.weights = [variable.value for variable in getattr(function, "variables", ())]
-    images = tf.TensorSpec((1, *input_size, 3), tf.float32, name="images")
-    traced = tf.function(lambda images: function(images), input_signature=[images], autograph=False)
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures=traced.get_concrete_function())
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        if quantize in ("float16", "int8") or (quantize == "dynamic" and quantize_depthwise):
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantize == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        if quantize == "int8":
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = lambda: ({"images": image} for image in representative)
-            converter.inference_input_type = tf.uint8
-            converter.inference_output_type = tf.float32
-        try:
-            content = converter.convert()
-        except Exception as error:  # The converter's own error class is not public.
-            names = re.findall(r"^(?:Custom|TF Select) ops: (.+)$", str(error), re.MULTILINE)
-            if names:
-                raise NotBuiltIn(names) from error
-            raise ValueError(f"TFLite conversion failed: {str(error).partition(chr(10))[0]}") from error
-    check_operators(content)
-    if quantize == "dynamic" and not quantize_depthwise:
-        content = _with_int8_matrices(content)
-    return content
-
-
-def _with_int8_matrices(content):
-    """A float32 file with the weights of its convolutions and matrix products, not of depthwise ones, as int8."""
-    quantizer = Quantizer(content)
-    for operation in (TFLOperationName.CONV_2D, TFLOperationName.FULLY_CONNECTED):
-        quantizer.add_dynamic_config(regex=".*", operation_name=operation, num_bits=8)
-    with contextlib.redirect_stdout(io.StringIO()):  # It prints sizes.
-        return bytes(quantizer.quantize().quantized_model)
-
-
-def check_operators(content):
-    """Raises `NotBuiltIn` if a TFLite file's content has other operators than the built-in ones."""
-    model = schema.Model.GetRootAsModel(content, 0)
-    codes = (model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength()))
-    names = sorted(code.decode() for code in codes if code)
-    if names:
-        raise NotBuiltIn(names)
+    numbers = fold.folded(model)
+    if quantize == "int8":
+        return int8.convert(numbers, input_size, representative, split=split, features=features)
+    # XNNPACK has no depthwise convolution of int8 weights and float32 activations. Where it does not take over the
+    # float32 one either, since that is not split, int8 depthwise weights are the better ones.
+    only_matrices = quantize == "dynamic" and split
+    graph = lite_graph(numbers, split=split, features=features)
+    content = converter.convert(graph, input_size, "none" if only_matrices else quantize)
+    return int8.only_matrices(content) if only_matrices else content

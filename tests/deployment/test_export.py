@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from keras_convmixer.bundle import Bundle
 from keras_convmixer.data import decode
-from keras_convmixer.deployment import tflite
+from keras_convmixer.deployment.converter import check_operators
 from keras_convmixer.deployment.export import export
 from keras_convmixer.deployment.verify import Comparison, Disagreement, Tolerance
 from keras_convmixer.model import ConvMixer
@@ -203,7 +203,7 @@ def test_a_file_with_flex_operations_is_recognised():
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
     with pytest.raises(ValueError, match="FlexCholesky"):
-        tflite.check_operators(converter.convert())
+        check_operators(converter.convert())
 
 
 def test_native_log_lines_are_held_back(bundle, tmp_path, capfd):

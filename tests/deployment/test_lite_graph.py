@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_fold import images, randomised
 
 from keras_convmixer.deployment import depthwise, tflite
-from keras_convmixer.deployment.lite_graph import groups_of, lite_graph
+from keras_convmixer.deployment.lite_graph import groups_of
 
 
 @given(st.integers(1, 16), st.integers(1, 16))
@@ -49,7 +49,7 @@ def run(content, batch):
 def test_computes_what_the_model_does(kernel_size, activation, dim, split):
     model = randomised(kernel_size=kernel_size, activation=activation, dim=dim, depth=2, classifier_activation=None)
     batch = images(model)
-    content = tflite.convert(lite_graph(model, split=split, features=True), model.input_shape[1:3])
+    content = tflite.convert(model, model.input_shape[1:3], split=split, features=True)
     found = run(content, batch)
     features = keras.Model(model.input, model.get_layer("pool").input)
     for name, expected in (("logits", model(batch)), ("features", features(batch))):
@@ -66,7 +66,7 @@ def operators(content):
 def test_a_large_kernel_is_split_unless_told_otherwise():
     model = randomised(kernel_size=9, dim=16, depth=2, classifier_activation=None)
     size = model.input_shape[1:3]
-    split, whole = (operators(tflite.convert(lite_graph(model, split=s), size)) for s in (True, False))
+    split, whole = (operators(tflite.convert(model, size, split=s)) for s in (True, False))
     assert split.count("DEPTHWISE_CONV_2D") == 2 * len(depthwise.partition(9, 9))
     assert whole.count("DEPTHWISE_CONV_2D") == 2
     assert not {"PAD", "STRIDED_SLICE"} & set(split)
@@ -74,7 +74,7 @@ def test_a_large_kernel_is_split_unless_told_otherwise():
 
 def test_dynamic_range_leaves_depthwise_weights_in_float32():
     model = randomised(kernel_size=7, dim=64, depth=2, classifier_activation=None)
-    content = tflite.convert(lite_graph(model), model.input_shape[1:3], "dynamic")
+    content = tflite.convert(model, model.input_shape[1:3], "dynamic")
     weights = [t for t in Interpreter(model_content=content).get_tensor_details() if len(t["shape"]) == 4]
     types = {tuple(t["shape"]): np.dtype(t["dtype"]).name for t in weights}
     assert types[64, 1, 1, 64] == "int8"

@@ -102,4 +102,3 @@ class RandAugment(SeededAugmentation):
             "interpolation": self.interpolation,
             "fill": self.fill,
         }
-

@@ -36,8 +36,8 @@ def test_counts_sizes_and_unreadable_files(photos):
     sizes = np.concatenate([train.sizes, validation.sizes])
     assert sorted(map(tuple, sizes)) == sorted([(20 + i, 30) for i in range(6)] + [(20, 30), (21, 30)])
     assert train.unreadable == (("dog/2.png", "not a JPEG, PNG, GIF, BMP or WebP image"),)
-    assert "all" in found.stages
-    assert min(found.stages.values()) > 0
+    assert list(found.stages) == ["read", "decode, crop", "augment", "mix", "all"]
+    assert all(rate is None or rate > 0 for rate in found.stages.values())
     table = found.as_table()
     assert "dog/2.png: not a JPEG" in table
     assert "images/s" in table
@@ -50,6 +50,12 @@ def test_of_many_images_some_are_looked_at_and_of_many_classes_some_named():
     table = survey.Survey("digits", {"train": found}, {"all": 1.0}).as_table(most=4)
     assert "(50 looked at)" in table
     assert table.count("\n") < 14
+
+
+def test_a_stage_that_takes_next_to_nothing_is_named_too():
+    table = survey.Survey("digits", {}, {"read": None, "decode, crop": 1234.5, "all": 1234.5}).as_table()
+    assert "read         too fast to tell" in table
+    assert "decode, crop      1,234 images/s" in table
 
 
 def test_a_contact_sheet_shows_the_batch_that_the_model_will_see(tmp_path):

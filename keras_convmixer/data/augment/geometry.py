@@ -36,7 +36,7 @@ def translate_x(image, pixels, interpolation, fill):
     """Shifts the image to the left."""
     if interpolation == "nearest":
         return _affine(image, tf.stack([1.0, 0.0, pixels, 0.0, 1.0, 0.0]), interpolation, fill)
-    return _shift_rows(image, tf.repeat(pixels, image.shape[0]), interpolation, fill)
+    return _shift(image, pixels, interpolation, fill, axis=1)
 
 
 def shear_y(image, slope, interpolation, fill):
@@ -50,7 +50,7 @@ def translate_y(image, pixels, interpolation, fill):
     """Shifts the image up."""
     if interpolation == "nearest":
         return _affine(image, tf.stack([1.0, 0.0, 0.0, 0.0, 1.0, pixels]), interpolation, fill)
-    return _transpose(translate_x(_transpose(image), pixels, interpolation, fill))
+    return _shift(image, pixels, interpolation, fill, axis=0)
 
 
 def _transpose(image):
@@ -135,6 +135,28 @@ def _shift_rows(image, shift, interpolation, fill):
     return _fill_outside(tf.reshape(total, image.shape), inside, fill)
 
 
+def _shift(image, shift, interpolation, fill, axis):
+    """Samples the whole image `shift` pixels further along an axis."""
+    size, taps = image.shape[axis], _TAPS[interpolation]
+    shift = tf.clip_by_value(shift, -float(size), float(size))
+    whole = tf.floor(shift)
+    # What is inside has its centre, half a pixel on, between 0 and the size.
+    bounds = tf.cast(tf.clip_by_value(tf.math.ceil(tf.constant([0.0, size]) - 0.5 - shift), 0.0, size), tf.int32)
+    begin, end = tf.unstack(bounds)
+    padded = _repeat_border(image, taps // 2, axis)
+    first = begin + tf.cast(whole, tf.int32) + 1
+
+    def part(of, start, length):
+        stop = start + length
+        return of[start:stop] if axis == 0 else of[:, start:stop]
+
+    weights = _weights(shift - whole, interpolation)
+    inside = sum(part(padded, first + i, end - begin) * weights[i] for i in range(taps))
+    outside = tf.constant(np.tile(np.array(fill, "float32"), (*image.shape[:2], 1)))
+    parts = [part(outside, 0, begin), _whole(inside), part(outside, 0, size - end)]
+    return tf.ensure_shape(tf.concat(parts, axis), image.shape)
+
+
 def _repeat_border(image, size, axis):
     first, last = (image[:1], image[-1:]) if axis == 0 else (image[:, :1], image[:, -1:])
     return tf.concat([first] * size + [image] + [last] * size, axis)
@@ -158,6 +180,9 @@ def _fill_outside(image, inside, fill):
     """Whole values where `inside` (one value a pixel) is true, the fill colour elsewhere."""
     inside = tf.matmul(tf.cast(inside, tf.float32)[:, None], np.ones((1, 3), "float32"))
     fill = np.tile(np.array(fill, "float32"), (image.shape[1], 1))
+    return (_whole(image) - fill) * tf.reshape(inside, image.shape) + fill
+
+
+def _whole(values):
     # The small addend undoes float32's rounding below a whole value.
-    values = tf.floor(tf.clip_by_value(image + 2e-4, 0.0, 255.0))
-    return (values - fill) * tf.reshape(inside, image.shape) + fill
+    return tf.floor(tf.clip_by_value(values + 2e-4, 0.0, 255.0))

@@ -6,6 +6,8 @@ changes a batch.
 """
 
 import contextlib
+import functools
+import os
 import warnings
 
 import tensorflow as tf
@@ -77,7 +79,7 @@ def training_batches(
     labels = tf.constant(images.labels, tf.int64)
     num_classes = len(images.classes)
     off = label_smoothing / num_classes
-    per_image, per_group = _layers(recipe, preprocessing)
+    per_image, mixed = _layers(recipe, preprocessing)
     weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
 
     def place_of(number):
@@ -150,8 +152,8 @@ def training_batches(
         at_once = numbers.map(intended, tf.data.AUTOTUNE).ignore_errors().batch(size, drop_remainder=True)
         one_by_one = numbers.map(first_readable, tf.data.AUTOTUNE).batch(size, drop_remainder=True)
         inputs = at_once.concatenate(one_by_one).take(1).get_single_element()
-        for layer in per_group:
-            inputs = layer(inputs)
+        if mixed:
+            inputs = mixed(inputs)
         outputs = (inputs["images"], inputs["labels"])
         return outputs if weights is None else (*outputs, inputs["weights"])
 
@@ -161,8 +163,10 @@ def training_batches(
     if size < share:
         batches = batches.batch(share // size, drop_remainder=True).map(_joined)
     options = tf.data.Options()
-    # Each image on one core. Where several share an image, they and the training wait for each other.
+    # Each image on one core: where several share an image, they and the training wait for each other;
     options.threading.max_intra_op_parallelism = 1
+    # and one thread more than cores, since some wait for a file.
+    options.threading.private_threadpool_size = (os.cpu_count() or 1) + 1
     return batches.prefetch(2).with_options(options)
 
 
@@ -188,8 +192,7 @@ def _joined(*groups):
 
 
 def _layers(recipe, preprocessing):
-    """The recipe's augmentation after the crop: keras-cv layers for one image, then those for a group of images."""
-    per_image, per_group = [], []
+    """The recipe's augmentation after the crop: keras-cv layers for one image, and what mixes a group or None."""
     asked = (
         recipe.flip,
         recipe.color_jitter,
@@ -199,25 +202,26 @@ def _layers(recipe, preprocessing):
         recipe.cutmix,
     )
     if not any(asked):
-        return per_image, per_group
+        return [], None
     from keras_convmixer.data import augment  # keras-cv takes seconds to import
 
+    per_image = []
     if recipe.flip:
         per_image.append(augment.RandomFlip(recipe.flip))
     if recipe.color_jitter:
         per_image.append(augment.ColorJitter(*[recipe.color_jitter] * 3))
     if recipe.rand_augment:
         per_image.append(augment.rand_augment(recipe.rand_augment))
-    mixes = recipe.mixup or recipe.cutmix
-    if mixes:
-        per_group.append(augment.MixUpCutMix(recipe.mixup, recipe.cutmix))
+    erasing = None
     if recipe.random_erasing:
         erasing = augment.RandomErasing(
             recipe.random_erasing, mode=recipe.erasing, mean=preprocessing.mean, std=preprocessing.std
         )
-        # Erased after the mixing, as the authors do; without mixing that is all one, and faster image by image.
-        (per_group if mixes else per_image).append(erasing)
-    return per_image, per_group
+    if not (recipe.mixup or recipe.cutmix):
+        return per_image + ([erasing] if erasing else []), None
+    # Erased after the mixing, as the authors do.
+    then = {"then": erasing.augment_image} if erasing else {}
+    return per_image, functools.partial(augment.MixUpCutMix(recipe.mixup, recipe.cutmix).augment_batch, **then)
 
 
 @contextlib.contextmanager

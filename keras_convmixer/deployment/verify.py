@@ -42,8 +42,7 @@ class Comparison:
     Attributes:
         images: how many.
         max_difference: the greatest absolute difference of a probability.
-        agreement: fraction of images with the same class on top. Compared by the logits, since int8
-            probabilities come in steps of 1/256.
+        agreement: fraction of images with the same class on top.
         latency_ms, keras_latency_ms: medians in milliseconds, one image at a time, both in turns.
     """
 

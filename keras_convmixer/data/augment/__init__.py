@@ -26,5 +26,10 @@ __all__ = [
 
 
 def rand_augment(policy):
-    """What a recipe's `rand_augment` means: `RandAugment`, or for "keras_cv-..." `keras_cv_rand_augment`."""
-    return keras_cv_rand_augment(policy) if str(policy).startswith("keras_cv") else RandAugment(policy)
+    """What a recipe's `rand_augment` means: `RandAugment`, or for "keras_cv-..." `keras_cv_rand_augment`.
+
+    For images of whole numbers in 0–255, as the decoder gives them.
+    """
+    if str(policy).startswith("keras_cv"):
+        return keras_cv_rand_augment(policy)
+    return RandAugment(policy, rounding=False)

@@ -30,49 +30,63 @@ class MixUpCutMix(SeededAugmentation):
         # Where one alpha is 0 there is nothing to switch between.
         self._cutmix_probability = switch_probability if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0)
 
-    def _batch_augment(self, inputs):
+    def augment_batch(self, inputs, then=lambda image, seeds: image):
+        """What calling the layer on a batch does.
+
+        Args:
+            inputs: see `SeededAugmentation`; a batch with labels.
+            then: what is done to each mixed image `(height, width, 3)` with its seeds, while it is at hand.
+        """
         if "seeds" not in inputs or "labels" not in inputs:
             raise ValueError(
                 f'MixUpCutMix takes a dictionary with "images", "labels" and "seeds", got {list(inputs)}'
             )
         images, labels, seeds = inputs["images"], inputs["labels"], inputs["seeds"][0]
         cut = self.uniform(seeds, "switch") < self._cutmix_probability
-        images, lam = tf.cond(cut, lambda: self._cutmix(images, seeds), lambda: self._mixup(images, seeds))
-        return inputs | {"images": images, "labels": mix_labels(labels, lam)}
+        last = tf.shape(images)[0] - 1
+
+        def mixed_by(draw):
+            mix, lam = draw(tf.shape(images)[1:3], seeds)
+
+            def one(i):
+                return then(tf.ensure_shape(mix(images[i], images[last - i]), images.shape[1:]), inputs["seeds"][i])
+
+            # One after the other, for two images stay in the processor's cache where two batches do not.
+            mixed = tf.map_fn(
+                one,
+                tf.range(last + 1),
+                parallel_iterations=1,
+                fn_output_signature=tf.TensorSpec(images.shape[1:]),
+            )
+            return mixed, lam
+
+        mixed, lam = tf.cond(cut, lambda: mixed_by(self._cutmix), lambda: mixed_by(self._mixup))
+        return inputs | {"images": tf.ensure_shape(mixed, images.shape), "labels": mix_labels(labels, lam)}
+
+    def _batch_augment(self, inputs):
+        return self.augment_batch(inputs)
 
     def _augment(self, inputs):
         raise ValueError("MixUpCutMix mixes the images of a batch: call it on a batch, not on a single image")
 
-    def _mixup(self, images, seeds):
+    def _mixup(self, _, seeds):
+        """What to do to an image and its partner, and λ."""
         lam = tf.cast(self.beta(seeds, "mixup", self.mixup_alpha), tf.float32)
-        return _pairwise(lambda image, partner: image * lam + partner * (1.0 - lam), images), lam
+        return lambda image, partner: image * lam + partner * (1.0 - lam), lam
 
-    def _cutmix(self, images, seeds):
-        size = tf.shape(images)[1:3]
+    def _cutmix(self, size, seeds):
         centre = self.uniform(seeds, "centre", (2,)) * tf.cast(size, tf.float32)
         centre = tf.minimum(tf.cast(centre, tf.int32), size - 1)
         (top, bottom, left, right), lam = cutmix_box(self.beta(seeds, "cutmix", self.cutmix_alpha), centre, size)
-        mixed = _pairwise(lambda image, partner: paste(image, partner[top:bottom, left:right], top, left), images)
-        return mixed, tf.cast(lam, tf.float32)
+
+        def mix(image, partner):
+            return paste(image, partner[top:bottom, left:right], top, left)
+
+        return mix, tf.cast(lam, tf.float32)
 
     def get_config(self):
         names = ("mixup_alpha", "cutmix_alpha", "switch_probability")
         return super().get_config() | {name: getattr(self, name) for name in names}
-
-
-def _pairwise(mix, images):
-    """`mix(image, partner)` for each image and its partner in the batch reversed.
-
-    One after the other, for two images stay in the processor's cache where two batches do not.
-    """
-    last = tf.shape(images)[0] - 1
-    mixed = tf.map_fn(
-        lambda i: mix(images[i], images[last - i]),
-        tf.range(last + 1),
-        parallel_iterations=1,
-        fn_output_signature=tf.TensorSpec(images.shape[1:]),
-    )
-    return tf.ensure_shape(mixed, images.shape)
 
 
 def mix_labels(labels, lam):

@@ -26,15 +26,16 @@ class RandAugment(SeededAugmentation):
         interpolation: "nearest", "bilinear", "bicubic", or "random" for bilinear or bicubic, drawn for each
             operation. Default: what the policy's own library does, "random" for timm and "nearest" for torchvision.
         fill: RGB in 0–255 of what moves in from outside. Default: (124, 116, 104) for timm, black for torchvision.
+        rounding: False where images are known to hold whole numbers in 0–255, as a decoder gives them.
         salt: see `SeededAugmentation`.
 
     Raises:
         ValueError: the policy or the interpolation is unknown, or the fill is not three numbers in 0–255.
     """
 
-    def __init__(self, policy="rand-m9-mstd0.5-inc1", interpolation=None, fill=None, **kwargs):
+    def __init__(self, policy="rand-m9-mstd0.5-inc1", interpolation=None, fill=None, rounding=True, **kwargs):
         super().__init__(**kwargs)
-        self.policy = policy
+        self.policy, self.rounding = policy, rounding
         self._policy = policies.parse(policy)
         self.interpolation = interpolation or self._policy.interpolation
         self.fill = tuple(self._policy.fill if fill is None else fill)
@@ -88,7 +89,7 @@ class RandAugment(SeededAugmentation):
         drawn = self.draw(seeds)
         branch = tf.gather_nd(self._choice, tf.stack([drawn["bicubic"], drawn["operation"]], 1))
         branch = branch * tf.cast(drawn["applied"], tf.int32)
-        image = pixels.whole(image)
+        image = pixels.whole(image) if self.rounding else image
         for i in range(self._policy.num_ops):
             image = self._step(image, branch[i], drawn["magnitude"][i], drawn["sign"][i])
         return image
@@ -101,4 +102,5 @@ class RandAugment(SeededAugmentation):
             "policy": self.policy,
             "interpolation": self.interpolation,
             "fill": self.fill,
+            "rounding": self.rounding,
         }

@@ -45,9 +45,9 @@ def upright(image, orientation):
 
     @apart
     def turned():
-        turned = tf.cond(is_one_of(5, 6, 7, 8), exchanged, lambda: image)
-        turned = tf.cond(is_one_of(2, 3, 6, 7), lambda: tf.reverse(turned, [1]), lambda: turned)
-        return tf.cond(is_one_of(3, 4, 7, 8), lambda: tf.reverse(turned, [0]), lambda: turned)
+        result = tf.cond(is_one_of(5, 6, 7, 8), exchanged, lambda: image)
+        result = tf.cond(is_one_of(2, 3, 6, 7), lambda: tf.reverse(result, [1]), lambda: result)
+        return tf.cond(is_one_of(3, 4, 7, 8), lambda: tf.reverse(result, [0]), lambda: result)
 
     return tf.cond(orientation == 1, lambda: image, turned)
 

@@ -219,9 +219,9 @@ def _layers(recipe, preprocessing):
         )
     if not (recipe.mixup or recipe.cutmix):
         return per_image + ([erasing] if erasing else []), None
+    mixed = augment.MixUpCutMix(recipe.mixup, recipe.cutmix).augment_batch
     # Erased after the mixing, as the authors do.
-    then = {"then": erasing.augment_image} if erasing else {}
-    return per_image, functools.partial(augment.MixUpCutMix(recipe.mixup, recipe.cutmix).augment_batch, **then)
+    return per_image, functools.partial(mixed, then=erasing.augment_image) if erasing else mixed
 
 
 @contextlib.contextmanager

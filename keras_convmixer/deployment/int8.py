@@ -36,6 +36,7 @@ GELU_TAIL = -4.0
 MOST_ENLARGED = 64
 # of an image's values in a tensor are counted, whole pixels at even distances
 MOST_COUNTED = 100_000
+SUMS = (schema.BuiltinOperator.ADD, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
 FLOAT = (TFLOperationName.INPUT, TFLOperationName.OUTPUT, TFLOperationName.SOFTMAX)
 
 
@@ -61,10 +62,10 @@ def convert(numbers, input_size, representative, *, split=True, features=False):
         graph = lite_graph(numbers, integers=True, split=split, features=features)
         return converter.convert(graph, input_size)
 
-    divisors, ranges_of_x = zip(*_divisors(numbers, _observed(in_float(numbers), images)))
+    divisors, ranges_of_x = zip(*_divisors(numbers, _observed(in_float(numbers), images, counted=())))
     content = in_float(divided(numbers, divisors))
     ranges = {}
-    for name, seen in _observed(content, images).items():
+    for name, seen in _observed(content, images, counted=SUMS).items():
         block = re.match(r"block_(\d+)/x/", name)
         ranges[name] = ranges_of_x[int(block[1])] if block else _range(seen)
     return _everything(content, ranges)
@@ -75,19 +76,18 @@ class _Seen(NamedTuple):
 
     Attributes:
         low, high: least and greatest value of each channel.
-        counts: how often each float16 number occurred, by its bits, among the values rounded to float16.
-        operator: what made it, and consumers: what takes it, as codes of `schema.BuiltinOperator`.
+        counts: how often each float16 number occurred, by its bits, among the values rounded to float16; or None.
+        consumers: what takes it, as codes of `schema.BuiltinOperator`.
     """
 
     low: np.ndarray
     high: np.ndarray
-    counts: np.ndarray
-    operator: int
+    counts: np.ndarray | None
     consumers: set
 
 
-def _observed(content, images):
-    """Name → `_Seen`, of every tensor of activations of a float32 file."""
+def _observed(content, images, counted):
+    """Name → `_Seen`, of every tensor of activations of a float32 file. `counted`: by which operators made."""
     model = _parsed(content)
     graph = model.subgraphs[0]
     codes = [flatbuffer_utils.get_builtin_code_from_operator_code(code) for code in model.operatorCodes]
@@ -98,7 +98,8 @@ def _observed(content, images):
             model_content=content, num_threads=os.cpu_count(), experimental_preserve_all_tensors=True
         )
     interpreter.allocate_tensors()
-    lows, highs, counts = (dict.fromkeys(made, start) for start in (np.inf, -np.inf, 0))
+    lows, highs = (dict.fromkeys(made, start) for start in (np.inf, -np.inf))
+    counts = {tensor: 0 if operator in counted else None for tensor, operator in made.items()}
     for image in images:
         interpreter.set_tensor(graph.inputs[0], image)
         interpreter.invoke()
@@ -107,17 +108,17 @@ def _observed(content, images):
             values = values.reshape(-1, values.shape[-1])
             lows[tensor] = np.minimum(lows[tensor], values.min(0))
             highs[tensor] = np.maximum(highs[tensor], values.max(0))
-            some = values[:: -(-values.size // MOST_COUNTED)].astype("float16")
-            counts[tensor] += np.bincount(some.view("uint16").ravel(), minlength=2**16)
+            if counts[tensor] is not None:
+                some = values[:: -(-values.size // MOST_COUNTED)].astype("float16")
+                counts[tensor] += np.bincount(some.view("uint16").ravel(), minlength=2**16)
     return {
         graph.tensors[tensor].name.decode(): _Seen(
             lows[tensor],
             highs[tensor],
             counts[tensor],
-            operator,
-            {code for code, other in operators if tensor in other.inputs},
+            {code for code, operator in operators if tensor in operator.inputs},
         )
-        for tensor, operator in made.items()
+        for tensor in made
     }
 
 
@@ -128,10 +129,10 @@ def _divisors(numbers, seen):
         own = {name: tensor for name, tensor in seen.items() if name.startswith(f"block_{i}/")}
         (x,) = (tensor for name, tensor in own.items() if name.startswith(f"block_{i}/x/"))
         sizes = [np.maximum(-tensor.low, tensor.high) for tensor in own.values()]
-        share = np.max([size / size.max() for size in sizes if size.any()], 0)
-        divisor = np.sqrt(np.maximum(share, 1 / MOST_ENLARGED))
+        shares = [size / size.max() for size in sizes if size.any()]
+        divisor = np.sqrt(np.max(shares, 0, initial=1 / MOST_ENLARGED))
         low, high = min((x.low / divisor).min(), 0), max((x.high / divisor).max(), 0)
-        scale = (high - low) / LEVELS
+        scale = (high - low) / LEVELS or 1.0  # of zeros alone, any will do
         # Rounded down, so that the range is kept. A shift that is less than the scale has to be rounded.
         steps = np.floor(np.abs(shift) / divisor / scale)
         divisor = np.where(steps > 0, np.abs(shift) / np.maximum(steps, 1) / scale, divisor)
@@ -153,11 +154,10 @@ def divided(numbers, divisors):
     blocks = []
     for block, divisor, following in zip(numbers.blocks, divisors, [*divisors[1:], None]):
         (kernel, bias), branch = block.depthwise, block.branch
-        kernel = kernel * divisor[:, None]
         if fold.is_homogeneous(numbers.activation):
-            kernel, bias = kernel / divisor[:, None], bias / divisor
+            bias = bias / divisor
         else:
-            branch = (1.0 if branch is None else branch) / divisor
+            kernel, branch = kernel * divisor[:, None], (1.0 if branch is None else branch) / divisor
         pointwise = fold.Convolution(block.pointwise.kernel * divisor[:, None], block.pointwise.bias)
         after = None if following is None else affine(block.after, following)
         blocks.append(fold.Block(fold.Convolution(kernel, bias), branch, block.skip, pointwise, after))
@@ -167,10 +167,9 @@ def divided(numbers, divisors):
 def _range(seen):
     """The (low, high) by which to quantize a tensor. Zero lies in it."""
     low, high = min(seen.low.min(), 0.0), max(seen.high.max(), 0.0)
-    operators = schema.BuiltinOperator
-    if operators.GELU in seen.consumers:
+    if schema.BuiltinOperator.GELU in seen.consumers:
         return max(low, GELU_TAIL), high
-    if seen.operator not in (operators.ADD, operators.DEPTHWISE_CONV_2D) or low == high:
+    if seen.counts is None or low == high:
         return low, high
     (bits,) = np.nonzero(seen.counts)
     values, counts = bits.astype("uint16").view("float16").astype("float32"), seen.counts[bits]

@@ -60,3 +60,12 @@ def test_weights_lie_inside_the_file():
         buffers = [parsed.Buffers(i) for i in range(parsed.BuffersLength())]
         assert all(buffer.Offset() <= 1 for buffer in buffers)
         assert sum(buffer.DataLength() for buffer in buffers) > 3 * 256 * 256
+
+
+def test_a_block_that_sees_only_zeros_is_no_obstacle():
+    model, pixels = small(7, "relu")
+    model.get_layer("patch_embedding_norm").set_weights([np.full(32, value) for value in (0, 0, 0, 1)])
+    representative = [image[None].astype("float32") for image in pixels[:4]]
+    content = tflite.convert(model, model.input_shape[1:3], "int8", representative)
+    expected = keras.ops.convert_to_numpy(model(pixels[:4].astype("float32")))
+    assert np.abs(run(content, pixels[:4])["logits"] - expected).max() < 0.05 * np.ptp(expected)

@@ -131,8 +131,8 @@ def _divisors(numbers, seen):
         sizes = [np.maximum(-tensor.low, tensor.high) for tensor in own.values()]
         shares = [size / size.max() for size in sizes if size.any()]
         divisor = np.sqrt(np.max(shares, 0, initial=1 / MOST_ENLARGED))
-        low, high = min((x.low / divisor).min(), 0), max((x.high / divisor).max(), 0)
-        scale = (high - low) / LEVELS or 1.0  # of zeros alone, any will do
+        low, high = _bounds(x.low / divisor, x.high / divisor)
+        scale = (high - low) / LEVELS
         # Rounded down, so that the range is kept. A shift that is less than the scale has to be rounded.
         steps = np.floor(np.abs(shift) / divisor / scale)
         divisor = np.where(steps > 0, np.abs(shift) / np.maximum(steps, 1) / scale, divisor)
@@ -166,10 +166,10 @@ def divided(numbers, divisors):
 
 def _range(seen):
     """The (low, high) by which to quantize a tensor. Zero lies in it."""
-    low, high = min(seen.low.min(), 0.0), max(seen.high.max(), 0.0)
+    low, high = _bounds(seen.low, seen.high)
     if schema.BuiltinOperator.GELU in seen.consumers:
         return max(low, GELU_TAIL), high
-    if seen.counts is None or low == high:
+    if seen.counts is None:
         return low, high
     (bits,) = np.nonzero(seen.counts)
     values, counts = bits.astype("uint16").view("float16").astype("float32"), seen.counts[bits]
@@ -199,6 +199,12 @@ def only_matrices(content):
     for operation in (TFLOperationName.CONV_2D, TFLOperationName.FULLY_CONNECTED):
         quantizer.add_dynamic_config(".*", operation, 8)
     return _written(_quantized(quantizer))
+
+
+def _bounds(low, high):
+    """The least and the greatest of all channels' bounds, and 0 between them. Of zeros alone, (0, 1)."""
+    low, high = min(low.min(), 0.0), max(high.max(), 0.0)
+    return (low, high) if low < high else (0.0, 1.0)
 
 
 def _everything(content, ranges):

@@ -64,7 +64,9 @@ def test_weights_lie_inside_the_file():
 
 def test_a_block_that_sees_only_zeros_is_no_obstacle():
     model, pixels = small(7, "relu")
-    model.get_layer("patch_embedding_norm").set_weights([np.full(32, value) for value in (0, 0, 0, 1)])
+    kernel, bias = model.get_layer("patch_embedding").get_weights()
+    model.get_layer("patch_embedding").set_weights([kernel, bias - 1e4])
+    model.get_layer("patch_embedding_norm").set_weights([np.full(32, value) for value in (1, 0, 0, 1)])
     representative = [image[None].astype("float32") for image in pixels[:4]]
     content = tflite.convert(model, model.input_shape[1:3], "int8", representative)
     expected = keras.ops.convert_to_numpy(model(pixels[:4].astype("float32")))

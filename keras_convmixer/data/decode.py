@@ -190,20 +190,21 @@ def _resample(image, resized, offset, size, interpolation):
         return _nearest(image, resized, offset, size)
     offset = tf.cast(offset, tf.float32)
     scale = tf.cast(resized, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
-    # ScaleAndTranslate is fast along the rows, a line at a time, and slow along the columns, pixel by pixel. So it
-    # gets the image as one of a single, wide column, twice, with the axes exchanged in between.
-    for axis in (0, 1):
-        height, width = tf.unstack(tf.shape(image)[:2])
+    # ScaleAndTranslate adds up pixels of many channels fast, and those of three slowly. So it gets each line as one
+    # pixel: first the rows, then, the matrix of all numbers being transposed in between, the columns. The image is
+    # a single row of such pixels, for one of several rows it would share out among threads, which takes longer.
+    for lines, axis, rows in ((tf.shape(image)[0], 0, size[0]), (tf.shape(image)[1], 1, 3 * size[1])):
         image = tf.raw_ops.ScaleAndTranslate(
-            images=tf.reshape(image, (1, height, 1, 3 * width)),
-            size=(size[axis], 1),
-            scale=tf.stack([scale[axis], 1.0]),
-            translation=tf.stack([-offset[axis], 0.0]),
+            images=tf.reshape(image, (1, 1, lines, -1)),
+            size=(1, size[axis]),
+            scale=tf.stack([1.0, scale[axis]]),
+            translation=tf.stack([0.0, -offset[axis]]),
             kernel_type=KERNELS[interpolation],
             antialias=True,
         )
-        image = tf.transpose(tf.reshape(image, (size[axis], width, 3)), (1, 0, 2))
-    return tf.round(tf.clip_by_value(image, 0.0, 255.0))
+        image = tf.transpose(tf.reshape(image, (rows, -1)))
+    image = tf.reshape(image, (*size, 3))
+    return tf.round(tf.clip_by_value(image, 0.0, 255.0) if interpolation == "bicubic" else image)
 
 
 def _nearest(image, resized, offset, size):

@@ -82,13 +82,6 @@ def training_batches(
     per_image, mixed = _layers(recipe, preprocessing)
     weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
 
-    def place_of(number):
-        """The epoch and the index of the image that is this host's so manieth, were it readable."""
-        position = number // share * batch_size + shard[0] * share + number % share
-        epoch, place = position // per_epoch, position % per_epoch
-        last = tf.constant(len(images) - 1, tf.int64)
-        return epoch, tf.random.experimental.index_shuffle(place, _fold(seed, _ORDER, epoch), last)
-
     def stand_in(epoch, index, attempt):
         """The image that takes the place of another, after so many attempts."""
         drawn = _fold(seed, _STAND_IN, epoch, index, attempt)
@@ -97,60 +90,71 @@ def training_batches(
 
     # A function, so that it is traced once for its several uses.
     @tf.function(
-        input_signature=[tf.TensorSpec((), tf.int64)] * 3,
+        input_signature=[tf.TensorSpec((), tf.int32)] * 2 + [tf.TensorSpec((), tf.int64)] * 2,
         autograph=False,
     )
-    def example(epoch, index, shown):
+    def example(crop_key, image_key, index, shown):
         """The image `shown`, with the draws of the image `index`."""
         encoded = images.encoded(shown)
+        number = tf.cast(index, tf.int32)
         if recipe.crop_scale is None:
             image = decode.evaluation_image(encoded, preprocessing)
         else:
             image = decode.random_resized_crop(
                 encoded,
-                _fold(seed, _CROP, epoch, index),
+                tf.stack([crop_key, number]),
                 preprocessing.input_size,
                 scale=recipe.crop_scale,
                 ratio=recipe.crop_ratio,
                 interpolation=recipe.crop_interpolation,
             )
         label = tf.one_hot(labels[shown], num_classes, 1 - label_smoothing + off, off)
-        inputs = {"images": image, "labels": label, "seeds": _fold(seed, _IMAGE, epoch, index)}
+        inputs = {"images": image, "labels": label, "seeds": tf.stack([image_key, number])}
         for layer in per_image:
             inputs = layer(inputs)
         if weights is not None:
             inputs["weights"] = weights[labels[shown]]
         return inputs
 
-    def intended(number):
-        epoch, index = place_of(number)
-        return example(epoch, index, index)
-
-    def first_readable(number):
-        epoch, index = place_of(number)
-
-        def note(attempt):
-            return tf.group(unreadable.noted(epoch, stand_in(epoch, index, attempt)))
-
-        def attempted(attempt):
-            failed = (lambda: note(attempt - 1)) if unreadable else tf.no_op
-            with tf.control_dependencies([tf.cond(attempt > 0, failed, tf.no_op)]):
-                return example(epoch, index, stand_in(epoch, index, attempt))
-
-        def lost(attempt):
-            with tf.control_dependencies([tf.debugging.Assert(attempt < TRIES, [LOST])]):
-                return example(epoch, index, index)
-
-        attempts = tf.data.Dataset.range(TRIES).map(attempted).ignore_errors()
-        end = tf.data.Dataset.range(TRIES, TRIES + 1).map(lost)
-        return attempts.concatenate(end).take(1).get_single_element()
-
     @tf.autograph.experimental.do_not_convert
     def group(number):
         """The images that are mixed with each other; all at once, or one by one where not all can be read."""
-        numbers = tf.data.Dataset.range(number * size, (number + 1) * size)
-        at_once = numbers.map(intended, tf.data.AUTOTUNE).ignore_errors().batch(size, drop_remainder=True)
-        one_by_one = numbers.map(first_readable, tf.data.AUTOTUNE).batch(size, drop_remainder=True)
+        position = number * size // share * batch_size + shard[0] * share + number * size % share
+        epoch, first = position // per_epoch, position % per_epoch
+        order = _fold(seed, _ORDER, epoch)
+        # What the draws of an epoch have in common. An image's seed is this and its index, since the stateless
+        # operations scramble a seed themselves.
+        crop_key, image_key = (_fold(seed, purpose, epoch)[0] for purpose in (_CROP, _IMAGE))
+
+        def index_at(place):
+            return tf.random.experimental.index_shuffle(place, order, tf.constant(len(images) - 1, tf.int64))
+
+        def intended(place):
+            index = index_at(place)
+            return example(crop_key, image_key, index, index)
+
+        def first_readable(place):
+            index = index_at(place)
+
+            def note(attempt):
+                return tf.group(unreadable.noted(epoch, stand_in(epoch, index, attempt)))
+
+            def attempted(attempt):
+                failed = (lambda: note(attempt - 1)) if unreadable else tf.no_op
+                with tf.control_dependencies([tf.cond(attempt > 0, failed, tf.no_op)]):
+                    return example(crop_key, image_key, index, stand_in(epoch, index, attempt))
+
+            def lost(attempt):
+                with tf.control_dependencies([tf.debugging.Assert(attempt < TRIES, [LOST])]):
+                    return example(crop_key, image_key, index, index)
+
+            attempts = tf.data.Dataset.range(TRIES).map(attempted).ignore_errors()
+            end = tf.data.Dataset.range(TRIES, TRIES + 1).map(lost)
+            return attempts.concatenate(end).take(1).get_single_element()
+
+        places = tf.data.Dataset.range(first, first + size)
+        at_once = places.map(intended, tf.data.AUTOTUNE).ignore_errors().batch(size, drop_remainder=True)
+        one_by_one = places.map(first_readable, tf.data.AUTOTUNE).batch(size, drop_remainder=True)
         inputs = at_once.concatenate(one_by_one).take(1).get_single_element()
         if mixed:
             inputs = mixed(inputs)

@@ -175,6 +175,7 @@ def _crop_box(size, draws, scale, ratio):
         part = tries[tf.argmax(tf.cast(fits, tf.int32))]
         return part, tf.cast(draws[-3:-1] * tf.cast(size - part + 1, tf.float32), tf.int32)
 
+    @apart
     def largest_in_the_centre():
         allowed = tf.round(tf.stack([image[1] / ratio[0], image[0] * ratio[1]]))
         part = tf.maximum(tf.minimum(size, tf.cast(allowed, tf.int32)), 1)

@@ -108,12 +108,12 @@ def training_batches(
                 ratio=recipe.crop_ratio,
                 interpolation=recipe.crop_interpolation,
             )
-        label = tf.one_hot(labels[shown], num_classes, 1 - label_smoothing + off, off)
+        label = tf.one_hot(tf.gather(labels, shown), num_classes, 1 - label_smoothing + off, off)
         inputs = {"images": image, "labels": label, "seeds": tf.stack([image_key, number])}
         for layer in per_image:
             inputs = layer(inputs)
         if weights is not None:
-            inputs["weights"] = weights[labels[shown]]
+            inputs["weights"] = tf.gather(weights, tf.gather(labels, shown))
         return inputs
 
     @tf.autograph.experimental.do_not_convert

@@ -36,11 +36,11 @@ class SeededAugmentation(keras_cv.layers.BaseImageAugmentationLayer):
 
     def uniform(self, seeds, draw, shape=()):
         """float32 in [0, 1). `draw` names the draw: draws of different names share no random bits."""
-        return tf.random.stateless_uniform(shape, self._key(seeds, draw), alg="philox")
+        return tf.random.stateless_uniform(shape, self._key(seeds, draw))
 
     def normal(self, seeds, draw, shape=()):
         """float32, mean 0, standard deviation 1."""
-        return tf.random.stateless_normal(shape, self._key(seeds, draw), alg="philox")
+        return tf.random.stateless_normal(shape, self._key(seeds, draw))
 
     def beta(self, seeds, draw, alpha):
         """A scalar of the symmetric distribution Beta(alpha, alpha), as float64."""

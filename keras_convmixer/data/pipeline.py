@@ -7,6 +7,7 @@ changes a batch.
 
 import contextlib
 import functools
+import math
 import os
 import warnings
 
@@ -19,6 +20,8 @@ _ORDER, _CROP, _IMAGE, _STAND_IN = range(4)
 # How many images are tried for one place in a batch before the data is taken for lost.
 TRIES = 20
 LOST = f"{TRIES} images in a row cannot be read: is the data still there?"
+# What the groups of images that are made at the same time may hold, in bytes.
+_MOST_BYTES = 2**30
 
 
 def steps_per_epoch(images, batch_size):
@@ -76,6 +79,8 @@ def training_batches(
     """
     per_epoch = steps_per_epoch(images, batch_size) * batch_size
     share, size = _share(recipe, batch_size, shard)
+    cores = _cores()
+    groups, images_of_each = _parallelism(cores, size * 12 * math.prod(preprocessing.input_size))
     labels = tf.constant(images.labels, tf.int64)
     num_classes = len(images.classes)
     off = label_smoothing / num_classes
@@ -153,8 +158,8 @@ def training_batches(
             return attempts.concatenate(end).take(1).get_single_element()
 
         places = tf.data.Dataset.range(first, first + size)
-        at_once = places.map(intended, tf.data.AUTOTUNE).ignore_errors().batch(size, drop_remainder=True)
-        one_by_one = places.map(first_readable, tf.data.AUTOTUNE).batch(size, drop_remainder=True)
+        at_once = places.map(intended, images_of_each).ignore_errors().batch(size, drop_remainder=True)
+        one_by_one = places.map(first_readable, images_of_each).batch(size, drop_remainder=True)
         inputs = at_once.concatenate(one_by_one).take(1).get_single_element()
         if mixed:
             inputs = mixed(inputs)
@@ -163,14 +168,13 @@ def training_batches(
 
     per_epoch_here = per_epoch // batch_size * (share // size)
     numbers = tf.data.Dataset.range(first_epoch * per_epoch_here, epochs * per_epoch_here)
-    batches = numbers.map(group, tf.data.AUTOTUNE)
+    batches = numbers.map(group, groups)
     if size < share:
         batches = batches.batch(share // size, drop_remainder=True).map(_joined)
     options = tf.data.Options()
-    # Each image on one core: where several share an image, they and the training wait for each other;
+    # Each image on one core, and as many threads as cores: more of either wait for each other and for the memory.
     options.threading.max_intra_op_parallelism = 1
-    # and one thread more than cores, since some wait for a file.
-    options.threading.private_threadpool_size = (os.cpu_count() or 1) + 1
+    options.threading.private_threadpool_size = cores
     return batches.prefetch(2).with_options(options)
 
 
@@ -189,6 +193,21 @@ def _share(recipe, batch_size, shard):
             f"set augmentation.mix_group to a divisor of {share}"
         )
     return share, size
+
+
+def _cores():
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _parallelism(cores, size):
+    """How many groups of `size` bytes are made at the same time, and how many images of each (None: one by one).
+
+    A group to a core is fastest. tf.data's own tuning makes more and more groups at the same time, until they drive
+    each other out of the processor's cache.
+    """
+    groups = max(1, min(cores, _MOST_BYTES // size))
+    return groups, -(-cores // groups) if groups < cores else None
 
 
 def _joined(*groups):

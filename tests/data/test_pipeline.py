@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -145,6 +146,13 @@ def test_parallelism_changes_nothing(digits, stream):
 
     for threads in (1, 7):
         assert equal(limited(threads), stream)
+
+
+@pytest.mark.parametrize(("cores", "most_bytes"), [(1, 2**30), (8, 2**30), (8, 1), (3, 2 * 32 * 12 * 12 * 12)])
+def test_neither_do_cores_and_memory(digits, stream, monkeypatch, cores, most_bytes):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(pipeline, "_MOST_BYTES", most_bytes)
+    assert equal(batches(digits), stream)
 
 
 def test_evaluation_counts_every_image_once_in_order(digits):

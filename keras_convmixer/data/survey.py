@@ -120,7 +120,7 @@ def _three_sizes(sizes):
     return [sizes[i].tolist() for i in (order[0], order[len(order) // 2], order[-1])]
 
 
-def stages(images, preprocessing, recipe, seconds=0.5, rounds=5):
+def stages(images, preprocessing, recipe, seconds=1.0, rounds=3):
     """Images/s of each stage of the training input, were it the only one, and of all together.
 
     The input is timed up to each stage, in rounds that take turns; a stage takes what its median adds to the one
@@ -160,7 +160,7 @@ def _batches(images, preprocessing, recipe, **arguments):
 
 def _seconds_an_image(batches, seconds):
     count = 0
-    for _ in range(4):  # the first ones wait for the start, or lie in a queue
+    for _ in range(8):  # those that lie in queues, and those made while the other streams fill theirs
         next(batches)
     start = time.perf_counter()
     while time.perf_counter() - start < seconds:

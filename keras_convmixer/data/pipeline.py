@@ -113,30 +113,32 @@ def training_batches(
                 ratio=recipe.crop_ratio,
                 interpolation=recipe.crop_interpolation,
             )
-        label = tf.one_hot(tf.gather(labels, shown), num_classes, 1 - label_smoothing + off, off)
-        inputs = {"images": image, "labels": label, "seeds": tf.stack([image_key, number])}
+        label = tf.gather(labels, shown)
+        soft = tf.one_hot(label, num_classes, 1 - label_smoothing + off, off)
+        inputs = {"images": image, "labels": soft, "seeds": tf.stack([image_key, number])}
         for layer in per_image:
             inputs = layer(inputs)
         if weights is not None:
-            inputs["weights"] = tf.gather(weights, tf.gather(labels, shown))
+            inputs["weights"] = tf.gather(weights, label)
         return inputs
 
     @tf.autograph.experimental.do_not_convert
     def group(number):
         """The images that are mixed with each other; all at once, or one by one where not all can be read."""
-        position = number * size // share * batch_size + shard[0] * share + number * size % share
+        here = number * size  # how many images of this host's come before
+        position = here // share * batch_size + shard[0] * share + here % share
         epoch, first = position // per_epoch, position % per_epoch
         order = _fold(seed, _ORDER, epoch)
         # What the draws of an epoch have in common. An image's seed is this and its index, since the stateless
         # operations scramble a seed themselves.
-        crop_key, image_key = (_fold(seed, purpose, epoch)[0] for purpose in (_CROP, _IMAGE))
+        drawn = functools.partial(example, *(_fold(seed, purpose, epoch)[0] for purpose in (_CROP, _IMAGE)))
 
         def index_at(place):
             return tf.random.experimental.index_shuffle(place, order, tf.constant(len(images) - 1, tf.int64))
 
         def intended(place):
             index = index_at(place)
-            return example(crop_key, image_key, index, index)
+            return drawn(index, index)
 
         def first_readable(place):
             index = index_at(place)
@@ -147,11 +149,11 @@ def training_batches(
             def attempted(attempt):
                 failed = (lambda: note(attempt - 1)) if unreadable else tf.no_op
                 with tf.control_dependencies([tf.cond(attempt > 0, failed, tf.no_op)]):
-                    return example(crop_key, image_key, index, stand_in(epoch, index, attempt))
+                    return drawn(index, stand_in(epoch, index, attempt))
 
             def lost(attempt):
                 with tf.control_dependencies([tf.debugging.Assert(attempt < TRIES, [LOST])]):
-                    return example(crop_key, image_key, index, index)
+                    return drawn(index, index)
 
             attempts = tf.data.Dataset.range(TRIES).map(attempted).ignore_errors()
             end = tf.data.Dataset.range(TRIES, TRIES + 1).map(lost)

@@ -13,10 +13,8 @@ import warnings
 
 import tensorflow as tf
 
-from keras_convmixer.data import decode
+from keras_convmixer.data import decode, draws
 
-# Salts keep the draws of different purposes apart.
-_ORDER, _CROP, _IMAGE, _STAND_IN = range(4)
 # How many images are tried for one place in a batch before the data is taken for lost.
 TRIES = 20
 LOST = f"{TRIES} images in a row cannot be read: is the data still there?"
@@ -81,33 +79,52 @@ def training_batches(
     share, size = _share(recipe, batch_size, shard)
     cores = _cores()
     groups, images_of_each = _parallelism(cores, size * 12 * math.prod(preprocessing.input_size))
+    per_image, mixed = _layers(recipe, preprocessing)
+    example = _example(images, preprocessing, recipe, per_image, label_smoothing, class_weights)
+    read = _reader(images, example, size, images_of_each, unreadable)
+
+    @tf.autograph.experimental.do_not_convert
+    def group(number):
+        here = number * size  # how many images of this host's come before
+        position = here // share * batch_size + shard[0] * share + here % share
+        epoch, first = position // per_epoch, position % per_epoch
+        inputs = read(epoch, first, draws.epoch_keys(seed, epoch))
+        if mixed:
+            inputs = mixed(inputs)
+        return tuple(inputs[name] for name in ("images", "labels", "weights") if name in inputs)
+
+    per_epoch_here = per_epoch // batch_size * (share // size)
+    batches = tf.data.Dataset.range(first_epoch * per_epoch_here, epochs * per_epoch_here).map(group, groups)
+    if size < share:
+        batches = batches.batch(share // size, drop_remainder=True).map(_joined)
+    options = _options()
+    # Each image on one core, and as many threads as cores: more of either wait for each other and for the memory.
+    options.threading.max_intra_op_parallelism = 1
+    options.threading.private_threadpool_size = cores
+    return batches.prefetch(2).with_options(options)
+
+
+def _example(images, preprocessing, recipe, per_image, label_smoothing, class_weights):
+    """The graph function that makes one image, from (epoch's key, its index, which image to show in its place)."""
     labels = tf.constant(images.labels, tf.int64)
     num_classes = len(images.classes)
     off = label_smoothing / num_classes
-    per_image, mixed = _layers(recipe, preprocessing)
     weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
-
-    def stand_in(epoch, index, attempt):
-        """The image that takes the place of another, after so many attempts."""
-        drawn = _fold(seed, _STAND_IN, epoch, index, attempt)
-        drawn = tf.random.stateless_uniform((), drawn, maxval=len(images), dtype=tf.int64)
-        return tf.where(attempt == 0, index, drawn)
 
     # A function, so that it is traced once for its several uses.
     @tf.function(
-        input_signature=[tf.TensorSpec((), tf.int32)] * 2 + [tf.TensorSpec((), tf.int64)] * 2,
-        autograph=False,
+        input_signature=[tf.TensorSpec((3,), tf.int32)] + [tf.TensorSpec((), tf.int64)] * 2, autograph=False
     )
-    def example(crop_key, image_key, index, shown):
-        """The image `shown`, with the draws of the image `index`."""
+    def example(key, index, shown):
         encoded = images.encoded(shown)
-        number = tf.cast(index, tf.int32)
+        # The crop draws from the seed as it is; each layer from what its name makes of it.
+        seed = draws.image_seed(key, index)
         if recipe.crop_scale is None:
             image = decode.evaluation_image(encoded, preprocessing)
         else:
             image = decode.random_resized_crop(
                 encoded,
-                tf.stack([crop_key, number]),
+                seed,
                 preprocessing.input_size,
                 scale=recipe.crop_scale,
                 ratio=recipe.crop_ratio,
@@ -115,26 +132,27 @@ def training_batches(
             )
         label = tf.gather(labels, shown)
         soft = tf.one_hot(label, num_classes, 1 - label_smoothing + off, off)
-        inputs = {"images": image, "labels": soft, "seeds": tf.stack([image_key, number])}
+        inputs = {"images": image, "labels": soft, "seeds": seed}
         for layer in per_image:
             inputs = layer(inputs)
         if weights is not None:
             inputs["weights"] = tf.gather(weights, label)
         return inputs
 
-    @tf.autograph.experimental.do_not_convert
-    def group(number):
-        """The images that are mixed with each other; all at once, or one by one where not all can be read."""
-        here = number * size  # how many images of this host's come before
-        position = here // share * batch_size + shard[0] * share + here % share
-        epoch, first = position // per_epoch, position % per_epoch
-        order = _fold(seed, _ORDER, epoch)
-        # What the draws of an epoch have in common. An image's seed is this and its index, since the stateless
-        # operations scramble a seed themselves.
-        drawn = functools.partial(example, *(_fold(seed, purpose, epoch)[0] for purpose in (_CROP, _IMAGE)))
+    return example
+
+
+def _reader(images, example, size, parallel, unreadable):
+    """The graph function that makes `size` images, from (epoch, place of the first in its order, keys).
+
+    It makes all at once, or one by one where not all of them can be read.
+    """
+
+    def read(epoch, first, keys):
+        drawn = functools.partial(example, keys["augmentation"])
 
         def index_at(place):
-            return tf.random.experimental.index_shuffle(place, order, tf.constant(len(images) - 1, tf.int64))
+            return draws.image_at(place, keys["order"], len(images))
 
         def intended(place):
             index = index_at(place)
@@ -142,14 +160,16 @@ def training_batches(
 
         def first_readable(place):
             index = index_at(place)
+            others = draws.stand_ins(keys["stand_in"], index, len(images), TRIES - 1)
+            candidates = tf.concat([[index], others], 0)
 
             def note(attempt):
-                return tf.group(unreadable.noted(epoch, stand_in(epoch, index, attempt)))
+                return tf.group(unreadable.noted(epoch, candidates[attempt]))
 
             def attempted(attempt):
                 failed = (lambda: note(attempt - 1)) if unreadable else tf.no_op
                 with tf.control_dependencies([tf.cond(attempt > 0, failed, tf.no_op)]):
-                    return drawn(index, stand_in(epoch, index, attempt))
+                    return drawn(index, candidates[attempt])
 
             def lost(attempt):
                 with tf.control_dependencies([tf.debugging.Assert(attempt < TRIES, [LOST])]):
@@ -160,24 +180,22 @@ def training_batches(
             return attempts.concatenate(end).take(1).get_single_element()
 
         places = tf.data.Dataset.range(first, first + size)
-        at_once = places.map(intended, images_of_each).ignore_errors().batch(size, drop_remainder=True)
-        one_by_one = places.map(first_readable, images_of_each).batch(size, drop_remainder=True)
-        inputs = at_once.concatenate(one_by_one).take(1).get_single_element()
-        if mixed:
-            inputs = mixed(inputs)
-        outputs = (inputs["images"], inputs["labels"])
-        return outputs if weights is None else (*outputs, inputs["weights"])
+        at_once = places.map(intended, parallel).ignore_errors().batch(size, drop_remainder=True)
+        one_by_one = places.map(first_readable, parallel).batch(size, drop_remainder=True)
+        return at_once.concatenate(one_by_one).take(1).get_single_element()
 
-    per_epoch_here = per_epoch // batch_size * (share // size)
-    numbers = tf.data.Dataset.range(first_epoch * per_epoch_here, epochs * per_epoch_here)
-    batches = numbers.map(group, groups)
-    if size < share:
-        batches = batches.batch(share // size, drop_remainder=True).map(_joined)
+    return read
+
+
+def _options():
+    """Those of every stream. A batch is the whole one, whatever devices it is then shared out to.
+
+    Under a tf.distribute strategy TensorFlow would otherwise rewrite the stream so that each worker reads files of
+    its own, which takes 20 s and more and comes to nothing here.
+    """
     options = tf.data.Options()
-    # Each image on one core, and as many threads as cores: more of either wait for each other and for the memory.
-    options.threading.max_intra_op_parallelism = 1
-    options.threading.private_threadpool_size = cores
-    return batches.prefetch(2).with_options(options)
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return options
 
 
 def _share(recipe, batch_size, shard):
@@ -290,12 +308,4 @@ def evaluation_batches(images, preprocessing, batch_size, labels=None, read=None
         return pixels if labels is None else (pixels, tf.gather(labels, indices))
 
     examples = tf.data.Dataset.range(len(images)).map(example, tf.data.AUTOTUNE).ignore_errors()
-    return examples.batch(batch_size).map(outputs).prefetch(2)
-
-
-def _fold(seed, *numbers):
-    """A seed for stateless draws, int32 (2,), from the run's seed and any number of indices."""
-    folded = tf.stack([tf.constant(seed, tf.int32), numbers[0]])
-    for number in numbers[1:]:
-        folded = tf.random.experimental.stateless_fold_in(folded, tf.cast(number, tf.int32))
-    return folded
+    return examples.batch(batch_size).map(outputs).prefetch(2).with_options(_options())

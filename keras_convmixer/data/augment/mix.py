@@ -34,14 +34,14 @@ class MixUpCutMix(SeededAugmentation):
         """What calling the layer on a batch does.
 
         Args:
-            inputs: see `SeededAugmentation`; a batch with labels.
+            inputs: see `SeededAugmentation`; a batch with labels, and with "weights" `(batch,)` or without.
             then: what is done to each mixed image `(height, width, 3)` with its seeds, while it is at hand.
         """
         if "seeds" not in inputs or "labels" not in inputs:
             raise ValueError(
                 f'MixUpCutMix takes a dictionary with "images", "labels" and "seeds", got {list(inputs)}'
             )
-        images, labels, seeds = inputs["images"], inputs["labels"], inputs["seeds"][0]
+        images, seeds = inputs["images"], inputs["seeds"][0]
         cut = self.uniform(seeds, "switch") < self._cutmix_probability
         last = tf.shape(images)[0] - 1
 
@@ -61,7 +61,9 @@ class MixUpCutMix(SeededAugmentation):
             return mixed, lam
 
         mixed, lam = tf.cond(cut, lambda: mixed_by(self._cutmix), lambda: mixed_by(self._mixup))
-        return inputs | {"images": tf.ensure_shape(mixed, images.shape), "labels": mix_labels(labels, lam)}
+        # An image's weight is its classes', so it is mixed as they are.
+        also = {name: mix_labels(inputs[name], lam) for name in ("labels", "weights") if name in inputs}
+        return inputs | also | {"images": tf.ensure_shape(mixed, images.shape)}
 
     def _batch_augment(self, inputs):
         return self.augment_batch(inputs)
@@ -90,7 +92,7 @@ class MixUpCutMix(SeededAugmentation):
 
 
 def mix_labels(labels, lam):
-    """λ times the labels `(batch, classes)` plus 1 - λ times the labels of the batch reversed."""
+    """λ times what a batch has in its first dimension plus 1 - λ times the same of the batch reversed."""
     return labels * lam + tf.reverse(labels, [0]) * (1.0 - lam)
 
 

@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import erfc
 
 import keras_convmixer
 from keras_convmixer.training.depthwise import depthwise_convolution
+from keras_convmixer.training.fused import biased
 from keras_convmixer.training.training_model import training_model
 
 LOSS = keras.losses.CategoricalCrossentropy(from_logits=True)
@@ -102,6 +104,23 @@ def test_the_depthwise_convolution_and_its_gradients(size, kernel_shape, dtype, 
         error = tf.norm(tf.cast(found, "float32") - expected)
         assert found.dtype == dtype
         assert error <= tolerance * tf.norm(expected)
+
+
+def test_gelu_and_its_derivative_are_right_far_from_zero():
+    """Relative to their own size too, down to where float32 ends, and at infinity."""
+    x = np.float32([*np.linspace(-40, 40, 80_001), -1e30, 1e30, -np.inf, np.inf])
+    inputs = tf.constant(x[:, None])
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = biased(keras.activations.gelu, inputs, tf.zeros(1))
+    found = [result.numpy()[:, 0] for result in (value, tape.gradient(value, inputs))]
+
+    x = x.astype("float64").clip(-1e30, 1e30)
+    below, density = 0.5 * erfc(-x / np.sqrt(2)), np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi)
+    assert (found[0][-1], found[0][-2], found[1][-1], found[1][-2]) == (np.inf, 0, 1, 0)
+    smallest = np.where(x < -2, 1e-36, 2e-7)
+    for ours, exact in zip(found, (x * below, below + x * density)):
+        assert np.all(np.abs(ours - exact)[:-1] <= (1e-5 * np.abs(exact) + smallest)[:-1])
 
 
 def test_running_variances_are_the_unbiased_ones():

@@ -1,19 +1,21 @@
-"""AdamW as PyTorch computes it, clipping what is applied rather than what each replica saw."""
+"""AdamW as PyTorch computes it."""
 
 import re
 
 import keras
 from keras import ops
 
+from keras_convmixer.training.after_reduction import AfterReduction
+
 
 @keras.saving.register_keras_serializable(package="keras_convmixer")
-class AdamW(keras.optimizers.Optimizer):
+class AdamW(AfterReduction, keras.optimizers.Optimizer):
     """Decoupled AdamW (arXiv 1711.05101) with `torch.optim.AdamW`'s arithmetic.
 
     It differs from `keras.optimizers.AdamW` in three ways. Epsilon is added after the bias correction of the
     second moment, which matters at the recipe's epsilon of 1e-3. Decay skips 1-D parameters (biases and
-    BatchNorm) unless told otherwise. And `global_clipnorm` clips the gradient summed over the replicas of a
-    `tf.distribute` strategy, where Keras clips each replica's before the sum.
+    BatchNorm) unless told otherwise. And under a `tf.distribute` strategy `global_clipnorm` clips the gradient of
+    the whole batch (see `AfterReduction`).
 
     Args:
         learning_rate: a number or a `LearningRateSchedule`.
@@ -23,6 +25,7 @@ class AdamW(keras.optimizers.Optimizer):
         decay_1d: whether 1-D parameters decay too.
         multipliers: layer name → factor on the learning rate of that layer's parameters. Others have 1.
         global_clipnorm: largest norm of the whole gradient, or None.
+        loss_scaling: see `AfterReduction`.
     """
 
     def __init__(
@@ -79,17 +82,6 @@ class AdamW(keras.optimizers.Optimizer):
         self.assign_sub(variable, rate * (update + self._decays[i] * variable))
 
     def _clip_gradients(self, grads):
-        return grads if _replicas() > 1 else self._clipped(grads)
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        """Called by Keras's TensorFlow backend alone, once every replica has its gradients."""
-        grads_and_vars = super()._all_reduce_sum_gradients(grads_and_vars)
-        if _replicas() > 1:
-            grads, variables = zip(*grads_and_vars)
-            grads_and_vars = list(zip(self._clipped(grads), variables))
-        return grads_and_vars
-
-    def _clipped(self, grads):
         """As `torch.nn.utils.clip_grad_norm_`, down to its 1e-6."""
         if self.global_clipnorm is None:
             return grads
@@ -125,11 +117,3 @@ def rate_multipliers(model, backbone_multiplier=1.0, layer_decay=1.0):
     places = {name: int(block[1]) if block else -1 for name, block in blocks.items()}
     depth = 1 + max(places.values())
     return {name: backbone_multiplier * layer_decay ** (depth - place) for name, place in places.items()}
-
-
-def _replicas():
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync

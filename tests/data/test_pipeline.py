@@ -84,6 +84,24 @@ def test_weights_follow_their_class(digits):
     np.testing.assert_array_equal(weights, labels.argmax(axis=1))
 
 
+def test_weights_are_mixed_as_their_labels_are(digits):
+    by_class = np.arange(1, 11).astype("float32")
+    for recipe in (Augmentation(mixup=0.5), Augmentation(cutmix=0.5), EVERYTHING):
+        for _, labels, weights in batches(digits, recipe, class_weights=by_class):
+            np.testing.assert_allclose(weights, labels @ by_class, rtol=1e-5)
+            assert np.ptp(labels.max(axis=1)) > 0
+
+
+def test_tensorflow_does_not_rewrite_a_stream_for_its_workers(digits):
+    """Under a tf.distribute strategy that took 20 s and more of processor time, three times a run."""
+    for stream in (
+        pipeline.training_batches(digits, PREPROCESSING, EVERYTHING, batch_size=32, seed=1, epochs=2),
+        pipeline.evaluation_batches(digits, PREPROCESSING, 32),
+    ):
+        policy = stream.options().experimental_distribute.auto_shard_policy
+        assert policy == tf.data.experimental.AutoShardPolicy.OFF
+
+
 def test_images_are_what_the_model_takes(stream):
     images = np.concatenate([x for x, _ in stream])
     assert images.dtype == np.float32

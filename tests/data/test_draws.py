@@ -1,8 +1,8 @@
 """What must stay true of the randomness in a training stream, however it is made.
 
 Every test takes a stream apart into what was drawn for each image in each epoch, by pictures in which a draw can be
-seen. Draws are pure functions of (seed, epoch, image). Two epochs, two seeds, two images or two purposes have nothing
-in common, and each draw has the distribution that its augmentation promises.
+seen. Draws are pure functions of (seed, epoch, image). Two epochs, two seeds, two images or two purposes have
+nothing in common, and each draw has the distribution that its augmentation promises.
 """
 
 import io

@@ -14,8 +14,8 @@ _PUBLIC = {
     "fold": "deployment.fold",
     "features": "model",
     "list_models": "variants",
-    "load": "bundle",
-    "predict": "deployment.predict",
+    "load": "bundles",
+    "predict": "inference.prediction",
     "train": "training.train",
 }
 

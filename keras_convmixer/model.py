@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_convmixer.errors import UserError
 from keras_convmixer.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 # PyTorch's BatchNorm2d: eps 1e-5, momentum 0.1, which Keras counts from the other side.
@@ -133,7 +134,7 @@ def features(model):
     """
     blocks = [layer.output for layer in model.layers if layer.name.endswith("_pointwise_norm")]
     if not blocks:
-        raise ValueError(f"{model.name} is not a ConvMixer of this package: it has no blocks")
+        raise UserError(f"{model.name} is not a ConvMixer of this package: it has no blocks")
     return keras.Model(model.input, blocks, name=f"{model.name}_features")
 
 
@@ -157,7 +158,7 @@ def architecture(model):
             "include_top": "head" in by_name,
         }
     except KeyError as error:
-        raise ValueError(f"{model.name} is not a ConvMixer of this package: it has no layer {error}") from None
+        raise UserError(f"{model.name} is not a ConvMixer of this package: it has no layer {error}") from None
     if rescaling is not None:
         scale, offset = np.ravel(rescaling.scale), np.ravel(rescaling.offset)
         arguments |= {"mean": list(-offset / scale / 255), "std": list(1 / scale / 255)}
@@ -211,7 +212,7 @@ def normalization(input_shape, mean=None, std=None):
         std = IMAGENET_STD if channels == 3 else sum(IMAGENET_STD) / 3
     mean, std = _per_channel("mean", mean, channels), _per_channel("std", std, channels)
     if min(std) <= 0:
-        raise ValueError(f"std must be greater than 0, got {std}")
+        raise UserError(f"std must be greater than 0, got {std}")
     scale = [1 / (255 * s) for s in std]
     offset = [-m / s for m, s in zip(mean, std)]
     if _channel_axis() == 1:
@@ -254,7 +255,7 @@ def channels_of(input_shape):
 def _per_channel(name, value, channels):
     values = list(value) if isinstance(value, (list, tuple)) else [value] * channels
     if len(values) != channels:
-        raise ValueError(f"{name} has {len(values)} values, but input_shape has {channels} channels")
+        raise UserError(f"{name} has {len(values)} values, but input_shape has {channels} channels")
     return [float(v) for v in values]
 
 
@@ -266,13 +267,13 @@ def _checked_input_shape(input_shape, patch_size):
     input_shape = tuple(input_shape)
     layout = "(channels, height, width)" if first else "(height, width, channels)"
     if len(input_shape) != 3:
-        raise ValueError(f"input_shape must be {layout}, got {input_shape}")
+        raise UserError(f"input_shape must be {layout}, got {input_shape}")
     _check_positive_int("the number of channels in input_shape", channels_of(input_shape))
     for side in input_shape[1:] if first else input_shape[:2]:
         if side is not None:
             _check_positive_int(f"each side of input_shape {layout}", side)
             if side < patch_size:
-                raise ValueError(f"patch_size {patch_size} is larger than the input, {input_shape} {layout}")
+                raise UserError(f"patch_size {patch_size} is larger than the input, {input_shape} {layout}")
     return input_shape
 
 
@@ -283,14 +284,14 @@ def _check_arguments(dim, depth, kernel_size, num_classes, pooling, include_top,
     if include_top:
         _check_positive_int("num_classes", num_classes)
     if pooling not in (None, "avg", "max"):
-        raise ValueError(f'pooling must be None, "avg" or "max", got {pooling!r}')
+        raise UserError(f'pooling must be None, "avg" or "max", got {pooling!r}')
     for name, rate in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
         if not 0 <= rate < 1:
-            raise ValueError(f"{name} must be at least 0 and below 1, got {rate!r}")
+            raise UserError(f"{name} must be at least 0 and below 1, got {rate!r}")
 
 
 def _check_positive_int(name, value):
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+        raise UserError(f"{name} must be at least 1, got {value}")

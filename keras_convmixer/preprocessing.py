@@ -5,6 +5,8 @@ import json
 import math
 from pathlib import Path
 
+from keras_convmixer.errors import UserError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -42,15 +44,13 @@ class Preprocessing:
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         if len(size) != 2 or not all(isinstance(v, int) and v > 0 for v in size):
-            raise ValueError(f"input_size must be two positive integers (height, width), got {self.input_size!r}")
+            raise UserError(f"input_size must be two positive integers (height, width), got {self.input_size!r}")
         if not 0 < self.crop <= 1:
-            raise ValueError(f"crop must be above 0 and at most 1, got {self.crop!r}")
+            raise UserError(f"crop must be above 0 and at most 1, got {self.crop!r}")
         if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"interpolation must be one of {', '.join(INTERPOLATIONS)}; got {self.interpolation!r}"
-            )
+            raise UserError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}; got {self.interpolation!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"mean and std must be three numbers each, std above 0; got {self.mean}, {self.std}")
+            raise UserError(f"mean and std must be three numbers each, std above 0; got {self.mean}, {self.std}")
 
     @property
     def resize_size(self):
@@ -66,7 +66,7 @@ class Preprocessing:
         values = json.loads(text)
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, dict) or set(values) - names:
-            raise ValueError(f"expected a JSON object with {', '.join(sorted(names))}")
+            raise UserError(f"expected a JSON object with {', '.join(sorted(names))}")
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     @classmethod
@@ -74,4 +74,4 @@ class Preprocessing:
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is not a preprocessing file: {error}") from None
+            raise UserError(f"{path} is not a preprocessing file: {error}") from None

@@ -5,6 +5,7 @@ import difflib
 import functools
 import inspect
 
+from keras_convmixer.errors import UserError
 from keras_convmixer.preprocessing import Preprocessing
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -80,7 +81,7 @@ def weight_sources(name):
     release = get_variant(name).release
     if release is None:
         having = ", ".join(other for other, variant in VARIANTS.items() if variant.release)
-        raise ValueError(f"no weights are published for {name}; they are for {having}")
+        raise UserError(f"no weights are published for {name}; they are for {having}")
     return (
         f"https://huggingface.co/timm/{name}.in1k/resolve/main/model.safetensors",
         f"https://github.com/tmp-iclr/convmixer/releases/download/v1.0/{release}.pth.tar",
@@ -92,7 +93,7 @@ def get_variant(name):
     if name not in VARIANTS:
         nearest = difflib.get_close_matches(str(name), VARIANTS, n=1, cutoff=0.4)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(VARIANTS)}"
-        raise ValueError(f"unknown model {name!r}; {hint}")
+        raise UserError(f"unknown model {name!r}; {hint}")
     return VARIANTS[name]
 
 
@@ -151,17 +152,17 @@ def convert_checkpoint(source, *, ema=False, image_size=None, **arguments):
         or it cannot be downloaded.
     """
     from keras_convmixer.model import ConvMixer
-    from keras_convmixer.weights import convert, load
+    from keras_convmixer.weights import load, state_dict
 
     path = load.fetch(source)
     with load.open_state(path, ema=ema) as state:
-        found = convert.architecture(state)
+        found = state_dict.architecture(state)
     channels, num_classes = found.pop("channels"), found.pop("num_classes")
     if None in (channels, *found.values()):
-        raise ValueError(f"{source} does not hold a ConvMixer: its stem or its first block is missing")
+        raise UserError(f"{source} does not hold a ConvMixer: its stem or its first block is missing")
     alike = [v for v in VARIANTS.values() if all(getattr(v, size) == value for size, value in found.items())]
     if not alike and "activation" not in arguments:
-        raise ValueError(
+        raise UserError(
             f"{source} does not show its activation, and a ConvMixer with {found} is no known variant: "
             'give it, most often activation="gelu"'
         )

@@ -11,8 +11,9 @@ import zlib
 from pathlib import Path, PureWindowsPath
 
 from keras_convmixer import files
-from keras_convmixer.data.folder import is_image
+from keras_convmixer.data.image_folder import is_image
 from keras_convmixer.data.progress import Progress
+from keras_convmixer.errors import UserError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 
@@ -77,12 +78,12 @@ def _unpack(path, folder):
                 with target.open("wb") as file:
                     left -= _copied(content, file, left)
                 if left <= 0:
-                    raise ValueError("it would unpack to more than a set of images can")
+                    raise UserError("it would unpack to more than a set of images can")
                 progress.advance()
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged or incomplete: {error}") from None
+        raise UserError(f"{path} is damaged or incomplete: {error}") from None
     except (ValueError, NotImplementedError) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}") from None
+        raise UserError(f"{path} cannot be unpacked: {error}") from None
     except OSError as error:
         raise OSError(f"{path} cannot be unpacked: {error}") from error
 
@@ -104,7 +105,7 @@ def _tar_members(path):
         for member in archive:
             if not (member.isfile() or member.isdir()):
                 kind = "a link" if member.islnk() or member.issym() else "a device"
-                raise ValueError(f"{member.name!r} is {kind}; expected only files and folders")
+                raise UserError(f"{member.name!r} is {kind}; expected only files and folders")
             yield member.name, archive.extractfile(member) if member.isfile() else None
         # gzip compares its checksum at the very end
         while archive.fileobj.read(1 << 20):
@@ -129,9 +130,9 @@ def _zip_members(path):
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise ValueError(f"{member.filename!r} is a link or a device; expected only files and folders")
+                raise UserError(f"{member.filename!r} is a link or a device; expected only files and folders")
             if member.flag_bits & 1:
-                raise ValueError("it is encrypted")
+                raise UserError("it is encrypted")
             if member.is_dir():
                 yield member.filename, None
             else:
@@ -143,5 +144,5 @@ def _inside(folder, name):
     """Where a member goes. As on Windows, a backslash separates and a drive is absolute, wherever this runs."""
     path = PureWindowsPath(name)
     if path.drive or path.root or ".." in path.parts or "\0" in name:
-        raise ValueError(f"{name!r} would leave its folder")
+        raise UserError(f"{name!r} would leave its folder")
     return folder.joinpath(*path.parts)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer.data import archive, folder, verify
-from keras_convmixer.data.images import Images, from_files, in_memory
-from keras_convmixer.data.split import stratified_split
+from keras_convmixer.data import archive, image_folder, verify
+from keras_convmixer.data.encoded_images import Images, from_files, in_memory
+from keras_convmixer.data.stratified_split import stratified_split
+from keras_convmixer.errors import UserError
 
 # a TFDS name: name, name/config, name/config:1.0.0
 TFDS_NAME = re.compile(r"[A-Za-z0-9_]+(/[\w.+-]+)?(:[\w.*]+)?")
@@ -35,7 +36,7 @@ class Dataset:
     def split(self, name):
         """The `Images` of a split. Raises ValueError, listing what there is, if it has no such split."""
         if name not in self.splits:
-            raise ValueError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}")
+            raise UserError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}")
         return self.splits[name]
 
     @property
@@ -44,7 +45,7 @@ class Dataset:
         for name in ("validation", "test"):
             if name in self.splits:
                 return name
-        raise ValueError(
+        raise UserError(
             f"{self.name} has no images to hold out: it has {', '.join(self.splits)}. "
             "Add a val or test folder, more images to each class, or a validation_fraction above 0"
         )
@@ -63,7 +64,7 @@ def open_dataset(source, *, validation_fraction=0.2, seed=0, allow_corrupt=False
 
     Args:
         source: "digits"; a folder or a `.tar`, `.tar.gz`, `.tgz` or `.zip` archive of images, laid out as
-            `folder.read_folder` says; or, if no such path exists, the name of a TensorFlow Datasets data set,
+            `image_folder.read_folder` says; or, if no such path exists, the name of a TensorFlow Datasets data set,
             with its configuration and version if need be, as "imagenet2012" or "cats_vs_dogs:4.0.1".
         validation_fraction: where the source has only a training split, or none, the fraction of each class
             that is held out as validation.
@@ -85,7 +86,7 @@ def open_dataset(source, *, validation_fraction=0.2, seed=0, allow_corrupt=False
     elif path.is_dir() or (path.is_file() and archive.is_archive(path)):
         classes, openers = _folder(path, allow_corrupt)
     elif path.exists():
-        raise ValueError(f"{source}: expected a folder or an archive ({', '.join(archive.SUFFIXES)})")
+        raise UserError(f"{source}: expected a folder or an archive ({', '.join(archive.SUFFIXES)})")
     elif archive.is_archive(source) or not TFDS_NAME.fullmatch(source):
         raise FileNotFoundError(f"{source}: no such file or folder")
     else:
@@ -126,7 +127,7 @@ def _divided(images, fraction, seed):
 
 
 def _folder(path, allow_corrupt):
-    found = folder.read_folder(archive.unpack(path) if path.is_file() else path)
+    found = image_folder.read_folder(archive.unpack(path) if path.is_file() else path)
 
     def opened(split):
         members = found.splits[split]
@@ -137,7 +138,7 @@ def _folder(path, allow_corrupt):
         if split in ("train", "all"):
             lost = sorted(set(range(len(found.classes))) - set(labels))
             if lost:
-                raise ValueError(f"{path} ({split}): no image of class {found.classes[lost[0]]} can be read")
+                raise UserError(f"{path} ({split}): no image of class {found.classes[lost[0]]} can be read")
         return from_files(found.classes, labels, names, found.root, corrupt.items())
 
     return found.classes, {split: functools.partial(opened, split) for split in found.splits}

@@ -14,6 +14,7 @@ import warnings
 import tensorflow as tf
 
 from keras_convmixer.data import decode, draws
+from keras_convmixer.errors import UserError
 
 # How many images are tried for one place in a batch before the data is taken for lost.
 TRIES = 20
@@ -29,7 +30,7 @@ def steps_per_epoch(images, batch_size):
         ValueError: there are fewer images than a batch takes.
     """
     if len(images) < batch_size:
-        raise ValueError(
+        raise UserError(
             f"{len(images)} training images are fewer than the batch size {batch_size}; "
             f"set training.batch_size to at most {len(images)}"
         )
@@ -202,13 +203,13 @@ def _share(recipe, batch_size, shard):
     """How many images of a batch a host gets, and how many of these are mixed with each other."""
     index, count = shard
     if not 0 <= index < count or batch_size % count:
-        raise ValueError(f"a batch of {batch_size} images cannot be shared out as {shard}; expected (index, count)")
+        raise UserError(f"a batch of {batch_size} images cannot be shared out as {shard}; expected (index, count)")
     share = batch_size // count
     if not (recipe.mixup or recipe.cutmix):
         return share, share
     size = recipe.mix_group or batch_size
     if share % size:
-        raise ValueError(
+        raise UserError(
             f"MixUp and CutMix act on groups of {size} images, which do not fill the {share} of a host; "
             f"set augmentation.mix_group to a divisor of {share}"
         )

@@ -8,10 +8,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw
 
-from keras_convmixer import classes, files
+from keras_convmixer import class_names, files
 from keras_convmixer.data import decode, pipeline
 from keras_convmixer.data.progress import Progress
 from keras_convmixer.data.unreadable import reasons
+from keras_convmixer.errors import UserError
 
 MOST_LOOKED_AT = 5_000
 BATCH = 64
@@ -65,7 +66,7 @@ class Survey:
             lines += ["", f"{name}: {sum(split.counts.values()):,} images in {len(split.counts):,} classes"]
             ranked = sorted(split.counts.items(), key=lambda item: -item[1])
             shown = ranked if len(ranked) <= most else [*ranked[: most // 2], ("...", None), *ranked[-most // 2 :]]
-            names = [label if count is None else classes.display_name(label) for label, count in shown]
+            names = [label if count is None else class_names.display_name(label) for label, count in shown]
             width = max(map(len, names))
             lines += [f"  {n:<{width}}  {'' if c is None else format(c, ',')}" for n, (_, c) in zip(names, shown)]
             smallest, median, largest = (f"{height}×{width}" for height, width in _three_sizes(split.sizes))
@@ -107,7 +108,7 @@ def _split(name, images, most):
             sizes.append(theirs)
             progress.advance(len(some))
     if not read:
-        raise ValueError(f"none of the {len(images)} images of the split {name!r} can be read")
+        raise UserError(f"none of the {len(images)} images of the split {name!r} can be read")
     counts = np.bincount(images.labels, minlength=len(images.classes))
     unreadable = images.skipped + reasons(images, set(positions.tolist()) - set(read))
     named = dict(zip(images.classes, counts.tolist()))
@@ -199,7 +200,7 @@ def write_contact_sheet(path, images, preprocessing, recipe, seed=0):
 def _caption(label, names):
     """The classes that make up more than a hundredth of a soft label, with their shares where there are two."""
     found = [i for i in np.argsort(-label, kind="stable")[:2] if label[i] > 0.01]
-    words = [classes.display_name(names[i]).partition(",")[0] for i in found]
+    words = [class_names.display_name(names[i]).partition(",")[0] for i in found]
     if len(found) == 1:
         return words[0]
     return " + ".join(f"{label[i]:.0%} {word}" for i, word in zip(found, words))

@@ -12,8 +12,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from keras_convmixer import files
-from keras_convmixer.data.images import Images, in_memory, on_cpu
+from keras_convmixer.data.encoded_images import Images, in_memory, on_cpu
 from keras_convmixer.data.progress import Progress
+from keras_convmixer.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 MOST_IN_MEMORY = 4 * 2**30
@@ -49,7 +50,7 @@ def open_splits(name, most_in_memory=None):
     _prepare(builder)
     splits = [split for split in SPLITS if split in builder.info.splits]
     if not splits:
-        raise ValueError(
+        raise UserError(
             f"{name} has none of the splits {', '.join(SPLITS)}; it has {', '.join(builder.info.splits)}"
         )
 
@@ -68,14 +69,14 @@ def _builder(name):
         known = tfds.list_builders(with_community_datasets=False)
         nearest = difflib.get_close_matches(name.split("/")[0].split(":")[0].lower(), known, n=1, cutoff=0.5)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"{name}: neither a path nor a data set of TensorFlow Datasets{hint}") from None
+        raise UserError(f"{name}: neither a path nor a data set of TensorFlow Datasets{hint}") from None
 
 
 def _only_feature(builder, kind):
     features = builder.info.features
     names = [name for name, feature in features.items() if isinstance(feature, kind)]
     if len(names) != 1:
-        raise ValueError(
+        raise UserError(
             f"{builder.name} has {len(names)} {kind.__name__} features among {', '.join(features)}; "
             "expected a classification data set, with one Image and one ClassLabel"
         )
@@ -131,7 +132,7 @@ def _in_memory(builder, split, image, label, classes):
 
 def _from_records(builder, split, image, label, classes):
     if builder.info.file_format.value != "tfrecord":
-        raise ValueError(f"{builder.name} is stored as {builder.info.file_format.value}; expected tfrecord files")
+        raise UserError(f"{builder.name} is stored as {builder.info.file_format.value}; expected tfrecord files")
     paths = [os.fspath(path) for path in builder.info.splits[split].filepaths]
     index = _record_index(builder, split, label, paths)
     _check_labels(builder, split, index["labels"])
@@ -200,7 +201,7 @@ def _shard_index(number, path, label, file_name=None):
 
 def _check_labels(builder, split, labels):
     if not len(labels) or labels.min() < 0:
-        raise ValueError(f"the split {split!r} of {builder.name} has no labels")
+        raise UserError(f"the split {split!r} of {builder.name} has no labels")
 
 
 def _file_name(builder):

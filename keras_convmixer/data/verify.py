@@ -9,6 +9,7 @@ from keras_convmixer import files
 from keras_convmixer.data import decode
 from keras_convmixer.data.progress import Progress
 from keras_convmixer.data.unreadable import reason
+from keras_convmixer.errors import UserError
 
 MOST_CORRUPT = 0.01
 
@@ -38,7 +39,7 @@ def check_share(name, found, count, allow_corrupt):
     if len(found) == count or (len(found) > MOST_CORRUPT * count and not allow_corrupt):
         some = "; ".join(f"{file}: {reason}" for file, reason in list(found.items())[:3])
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-        raise ValueError(
+        raise UserError(
             f"{name}: {len(found)} of {count} images cannot be read, more than {MOST_CORRUPT:.0%} "
             f"({some}{more}); repair or remove them, or set allow_corrupt"
         )

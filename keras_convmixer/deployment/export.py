@@ -8,12 +8,12 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from keras_convmixer import bundle as bundles
-from keras_convmixer import classes, files
+from keras_convmixer import bundles, class_names, files
 from keras_convmixer.data import decode, pipeline
-from keras_convmixer.deployment import keras_export, runtimes, saved_model, tflite, verify
+from keras_convmixer.deployment import comparison, keras_export, runtimes, saved_model, tflite
 from keras_convmixer.deployment.prepare import in_float32, prepared
-from keras_convmixer.deployment.quiet import quiet_stderr
+from keras_convmixer.errors import UserError
+from keras_convmixer.quiet import quiet_stderr
 from keras_convmixer.training.evaluate import open_data
 
 # format → the name of what is written; TFLite's depends on the quantization.
@@ -39,8 +39,8 @@ class Report:
     quantize: str
     size: int
     threads: int | None
-    comparison: verify.Comparison
-    tolerance: verify.Tolerance
+    comparison: comparison.Comparison
+    tolerance: comparison.Tolerance
 
     def as_json(self):
         """All of it; of the path the name alone, since the folder may be moved."""
@@ -94,7 +94,7 @@ def export(
         features: whether to give the last block's map too, as `features`; class activation maps need it.
         split: whether a TFLite file has depthwise kernels of more than 25 taps as sums of smaller ones, which is
             faster on CPUs (see `lite_graph`).
-        tolerance: a `verify.Tolerance`. Default: that of `verify.TOLERANCES`.
+        tolerance: a `comparison.Tolerance`. Default: that of `comparison.TOLERANCES`.
         threads: to run it with, but for a SavedModel. Default: as many as there are processors.
         allow_corrupt: whether more than 1 % of the data's images may be unreadable.
 
@@ -104,23 +104,23 @@ def export(
     Raises:
         ValueError: an argument is out of range, there is no data, or the model cannot be converted.
         ImportError: the format's extra is not installed.
-        verify.Disagreement: a ValueError: the export differs by more than the tolerance. In either case nothing
+        comparison.Disagreement: a ValueError: the export differs by more than the tolerance. In either case nothing
             new is left, and what stood under its name before still does.
     """
     path = Path(out) / _file_name(format, quantize)
     if images < 1:
-        raise ValueError(f"images must be at least 1, got {images}")
+        raise UserError(f"images must be at least 1, got {images}")
     if format in keras_export.NEEDS:
         keras_export.check_installed(format)
     if keras.backend.backend() != "tensorflow":
-        raise ValueError("export works with Keras on TensorFlow only; set KERAS_BACKEND=tensorflow")
+        raise UserError("export works with Keras on TensorFlow only; set KERAS_BACKEND=tensorflow")
     bundle = model if isinstance(model, bundles.Bundle) else bundles.load(model)
     dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)
     # "all" is there where one split was made into two: with too few images for that, none are held out.
     nothing_held_out = "all" in dataset.splits and "validation" not in dataset.splits
     held_out = (dataset.split("all") if nothing_held_out else dataset.held_out()).spread(images)
     preprocessing = bundle.preprocessing
-    tolerance = tolerance or verify.TOLERANCES[quantize]
+    tolerance = tolerance or comparison.TOLERANCES[quantize]
     reference = in_float32(bundle.model)
     if format == "saved_model":
         threads = None
@@ -145,16 +145,18 @@ def export(
                 opened = runtimes.open_onnx if format == "onnx" else runtimes.open_openvino
                 of_image = opened(temporary, threads)
         pairs = ((image, image) for image in _one_by_one(held_out, preprocessing))
-        comparison = verify.compare(reference, of_image, pairs, len(held_out))
-        comparison.check(tolerance, path.name)
+        found = comparison.compare(reference, of_image, pairs, len(held_out))
+        found.check(tolerance, path.name)
         if format == "saved_model":
             pairs = _files(held_out.spread(FILE_IMAGES), preprocessing)
             if pairs:
-                verify.compare(reference, of_file, pairs, len(pairs)).check(tolerance, f"{path.name} (serve_bytes)")
+                comparison.compare(reference, of_file, pairs, len(pairs)).check(
+                    tolerance, f"{path.name} (serve_bytes)"
+                )
         size = sum(file.stat().st_size for file in [temporary, *temporary.rglob("*")] if file.is_file())
 
-    report = Report(path, format, quantize, size, threads, comparison, tolerance)
-    labels = [classes.display_name(name) for name in bundle.classes]
+    report = Report(path, format, quantize, size, threads, found, tolerance)
+    labels = [class_names.display_name(name) for name in bundle.classes]
     files.write_text(path.parent / "labels.txt", "".join(f"{label}\n" for label in labels))
     files.write_text(path.parent / "preprocessing.json", preprocessing.to_json())
     files.write_text(path.with_suffix(".json"), report.as_json() + "\n")
@@ -163,13 +165,13 @@ def export(
 
 def _file_name(format, quantize):
     if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+        raise UserError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
     if quantize not in tflite.FILE_NAMES:
-        raise ValueError(f"unknown quantize {quantize!r}; known: {', '.join(tflite.FILE_NAMES)}")
+        raise UserError(f"unknown quantize {quantize!r}; known: {', '.join(tflite.FILE_NAMES)}")
     if format == "tflite":
         return tflite.FILE_NAMES[quantize]
     if quantize != "none":
-        raise ValueError(f'quantize {quantize!r} is for format "tflite"; {format} is float32')
+        raise UserError(f'quantize {quantize!r} is for format "tflite"; {format} is float32')
     return FORMATS[format]
 
 

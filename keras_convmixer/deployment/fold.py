@@ -25,6 +25,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_convmixer.errors import UserError
+
 HOMOGENEOUS = ("relu", "leaky_relu", "linear")
 KNOWN = re.compile(
     r"image|normalization|(patch_embedding|block_\d+_(depthwise|pointwise))(_activation|_norm)?"
@@ -136,7 +138,7 @@ def check(model):
     foreign, missing = [name for name in names if not KNOWN.fullmatch(name)], needed - names
     if foreign or missing or not depth:
         problem = f"it has {', '.join(foreign[:5])}" if foreign else f"it lacks {', '.join(sorted(missing)[:5])}"
-        raise ValueError(f"{model.name} is not a ConvMixer of this package, or was added to: {problem}")
+        raise UserError(f"{model.name} is not a ConvMixer of this package, or was added to: {problem}")
 
 
 def folded(model):

@@ -16,7 +16,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer.deployment import depthwise
+from keras_convmixer.deployment import depthwise_parts
 
 # Rows of 25 taps and 25 pixels of so many float32 channels fit into the cache.
 MOST_CHANNELS = 192
@@ -51,8 +51,8 @@ def lite_graph(numbers, *, integers=False, split=True, features=False):
 
     def mix(x, kernel, bias, branch, skip):
         size = kernel.shape[:2]
-        parts = depthwise.partition(*size) if split else [depthwise.whole(*size)]
-        first, *rest = (_depthwise(x, depthwise.taps(part, kernel), part) for part in parts)
+        parts = depthwise_parts.partition(*size) if split else [depthwise_parts.whole(*size)]
+        first, *rest = (_depthwise(x, depthwise_parts.taps(part, kernel), part) for part in parts)
         y = activation(sum(rest, tf.nn.bias_add(first, bias)))
         return times(y, branch) + times(x, skip)
 

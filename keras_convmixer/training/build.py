@@ -6,12 +6,13 @@ from pathlib import Path
 
 import keras
 
-from keras_convmixer import bundle as bundles
+from keras_convmixer import bundles
+from keras_convmixer.errors import UserError
 from keras_convmixer.model import ConvMixer, architecture
 from keras_convmixer.preprocessing import Preprocessing
 from keras_convmixer.variants import RESAMPLED, create_model, get_variant
-from keras_convmixer.weights.convert import load_state, state_dict
-from keras_convmixer.weights.stored import CheckpointError
+from keras_convmixer.weights.state_dict import load_state, state_dict
+from keras_convmixer.weights.stored_array import CheckpointError
 
 _SIZES = ("dim", "depth", "kernel_size", "patch_size", "activation")
 _PREPROCESSING = ("input_size", "crop", "interpolation", "mean", "std")
@@ -43,7 +44,7 @@ def build(recipe, classes):
         preprocessing = Preprocessing()
         missing = [name for name in _SIZES[:4] if name not in sizes]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"the recipe names no architecture: give model.variant, or also model.{', model.'.join(missing)}"
             )
     preprocessing = _overridden(preprocessing, recipe)

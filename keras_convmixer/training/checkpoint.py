@@ -12,6 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from keras_convmixer import files
+from keras_convmixer.errors import UserError
 from keras_convmixer.training.distribute import average_batch_norm
 
 
@@ -39,7 +40,7 @@ def restore(path, model, average=None):
     for group, variables in groups.items():
         stored = sorted(key for key in arrays if key.startswith(f"{group}/"))
         if [arrays[key].shape for key in stored] != [tuple(variable.shape) for variable in variables]:
-            raise ValueError(f"{path} holds the state of another model; start again in a new folder")
+            raise UserError(f"{path} holds the state of another model; start again in a new folder")
         for key, variable in zip(stored, variables):
             variable.assign(arrays[key])
 
@@ -63,7 +64,7 @@ def read(path):
         with safetensors.safe_open(path, framework="np") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["progress"])  # noqa: SIM118
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a checkpoint, or is damaged: {error}") from None
+        raise UserError(f"{path} is not a checkpoint, or is damaged: {error}") from None
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -110,7 +111,7 @@ class Checkpoints(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()} | {"learning_rate": rate}
         if not math.isfinite(row["loss"]):
-            raise ValueError(
+            raise UserError(
                 f"the loss is {row['loss']} in epoch {epoch + 1}: lower optimizer.learning_rate, or clip the "
                 f"gradient with optimizer.clip_norm (the epoch before is kept in {self.last})"
             )

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_convmixer.errors import UserError
+
 
 def strategy(devices=None):
     """The strategy for some devices: a MirroredStrategy over more than one, otherwise a single device's.
@@ -24,7 +26,7 @@ def strategy(devices=None):
     known = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
     missing = [device for device in devices if device not in known]
     if missing:
-        raise ValueError(f"no device {', '.join(missing)} here; there are {', '.join(known)}")
+        raise UserError(f"no device {', '.join(missing)} here; there are {', '.join(known)}")
     if len(devices) > 1:
         return tf.distribute.MirroredStrategy([f"/{device}" for device in devices])
     return tf.distribute.OneDeviceStrategy(f"/{devices[0]}") if devices else tf.distribute.get_strategy()

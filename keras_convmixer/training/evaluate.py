@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_convmixer import bundle as bundles
-from keras_convmixer import classes, files
+from keras_convmixer import bundles, class_names, files
 from keras_convmixer.data import datasets, pipeline, unreadable, verify
+from keras_convmixer.errors import UserError
 from keras_convmixer.training.recipe import Recipe
 
 
@@ -78,7 +78,7 @@ class Evaluation:
             f"loss  {self.loss:8.4f}",
         ]
         ranked = sorted(self.per_class().items(), key=lambda item: item[1])[:worst]
-        names = [classes.display_name(name) for name, _ in ranked]
+        names = [class_names.display_name(name) for name, _ in ranked]
         width = max(map(len, names))
         lines += ["weakest classes:"]
         lines += [f"  {name:<{width}}  {value:7.2%}" for name, (_, value) in zip(names, ranked)]
@@ -92,7 +92,7 @@ class Evaluation:
         rows = [",".join([_quoted(n), *map(str, row)]) for n, row in zip(self.classes, self.confusion)]
         files.write_text(folder / "confusion_matrix.csv", "\n".join([header, *rows]) + "\n")
         with files.replacing(folder / "confusion_matrix.png") as temporary:
-            _draw(self.confusion, [classes.display_name(name) for name in self.classes], temporary)
+            _draw(self.confusion, [class_names.display_name(name) for name in self.classes], temporary)
 
 
 def evaluate(model, data=None, *, split=None, batch_size=64, allow_corrupt=False, verbose="auto"):
@@ -132,7 +132,7 @@ def open_data(bundle, data=None, *, allow_corrupt=False):
     """The data set `data`, or the one a model folder was trained on, split as it was then."""
     recipe = _recipe(bundle)
     if recipe is None and data is None:
-        raise ValueError("this model has no recipe.yaml that names its data; give --data")
+        raise UserError("this model has no recipe.yaml that names its data; give --data")
     if recipe is None:
         return datasets.open_dataset(data, allow_corrupt=allow_corrupt)
     return datasets.open_dataset(
@@ -150,11 +150,11 @@ def measure(bundle, images, split, *, batch_size=64, verbose=0):
     Raises:
         ValueError: the split has a class that the model lacks, or none of its images can be read.
     """
-    positions = np.asarray(classes.match(images.classes, bundle.classes))
+    positions = np.asarray(class_names.match(images.classes, bundle.classes))
     read = set()
     batches = pipeline.evaluation_batches(images, bundle.preprocessing, batch_size, read=read)
     if next(iter(batches), None) is None:
-        raise ValueError(f"none of the {len(images)} images of the split {split!r} can be read")
+        raise UserError(f"none of the {len(images)} images of the split {split!r} can be read")
     logits = bundle.model.predict(batches, verbose=verbose)
     skipped = images.skipped + unreadable.reasons(images, set(range(len(images))) - read)
     return Evaluation(split, bundle.classes, logits, positions[images.labels[sorted(read)]], skipped)

@@ -5,6 +5,7 @@ import re
 import keras
 from keras import ops
 
+from keras_convmixer.errors import UserError
 from keras_convmixer.training.after_reduction import AfterReduction
 
 
@@ -41,7 +42,7 @@ class AdamW(AfterReduction, keras.optimizers.Optimizer):
         **kwargs,
     ):
         if kwargs.get("clipnorm") is not None or kwargs.get("clipvalue") is not None:
-            raise ValueError("this AdamW clips by the global norm alone: use global_clipnorm")
+            raise UserError("this AdamW clips by the global norm alone: use global_clipnorm")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.decoupled_decay = weight_decay
         self.beta_1 = beta_1

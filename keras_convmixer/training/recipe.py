@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import pydantic
 import yaml
 
+from keras_convmixer.errors import UserError
 from keras_convmixer.preprocessing import INTERPOLATIONS
 
 # Strict about names, lenient about spelling: YAML reads 1e-3 as a string, and "0.1" is a number all the same.
@@ -178,7 +179,7 @@ class Recipe:
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)
         except pydantic.ValidationError as error:
-            raise ValueError(f"{source}: {'; '.join(_explain(e) for e in error.errors())}") from None
+            raise UserError(f"{source}: {'; '.join(_explain(e) for e in error.errors())}") from None
 
     def to_yaml(self):
         """The whole recipe, every default written out, as `load` reads it."""
@@ -210,27 +211,27 @@ def _parse(text, source):
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{source} must hold sections with keys, such as 'training:' with 'epochs: 5'")
+        raise UserError(f"{source} must hold sections with keys, such as 'training:' with 'epochs: 5'")
     return values
 
 
 def _override(values, override):
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise ValueError(f"{override!r} is not an override; expected KEY=VALUE, such as training.epochs=5")
+        raise UserError(f"{override!r} is not an override; expected KEY=VALUE, such as training.epochs=5")
     *sections, name = key.strip().split(".")
     for section in sections:
         if values.get(section) is None:
             values[section] = {}
         values = values[section]
         if not isinstance(values, dict):
-            raise ValueError(f"{override!r}: {section!r} is not a section")
+            raise UserError(f"{override!r}: {section!r} is not a section")
     try:
         values[name] = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ValueError(f"{override!r}: {text!r} is not a YAML value") from None
+        raise UserError(f"{override!r}: {text!r} is not a YAML value") from None
 
 
 def _explain(error):

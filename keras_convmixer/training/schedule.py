@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_convmixer.errors import UserError
+
 
 @keras.saving.register_keras_serializable(package="keras_convmixer")
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
@@ -20,7 +22,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, peak, epochs, steps_per_epoch):
         if peak < 0 or epochs < 1 or steps_per_epoch < 1:
-            raise ValueError(
+            raise UserError(
                 f"expected peak >= 0, epochs >= 1 and steps_per_epoch >= 1; got {peak}, {epochs}, {steps_per_epoch}"
             )
         super().__init__()
@@ -56,7 +58,7 @@ class Triangular(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, low, high, step_size):
         if step_size <= 0:
-            raise ValueError(f"step_size must be above 0, got {step_size}")
+            raise UserError(f"step_size must be above 0, got {step_size}")
         super().__init__()
         self.low = low
         self.high = high

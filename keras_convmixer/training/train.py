@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer import bundle as bundles
-from keras_convmixer import files
+from keras_convmixer import bundles, files
 from keras_convmixer.data import datasets, pipeline
 from keras_convmixer.data.unreadable import Unreadable
+from keras_convmixer.errors import UserError
 from keras_convmixer.training import checkpoint, distribute
 from keras_convmixer.training.allocator import keep_freed_memory
 from keras_convmixer.training.average import MovingAverage
@@ -59,7 +59,7 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
     keras.utils.set_random_seed(recipe.seed)
     strategy = distribute.strategy(devices)
     if training.batch_size % strategy.num_replicas_in_sync:
-        raise ValueError(
+        raise UserError(
             f"training.batch_size {training.batch_size} cannot be shared out equally "
             f"over {strategy.num_replicas_in_sync} devices"
         )
@@ -134,7 +134,7 @@ def _refuse_another_recipes(workdir, recipe):
     path = workdir / "recipe.yaml"
     differences = recipe.differences(Recipe.load(path)) if path.exists() else ()
     if differences:
-        raise ValueError(
+        raise UserError(
             f"{workdir} is the run of another recipe ({'; '.join(differences[:4])}); choose another --workdir"
         )
 

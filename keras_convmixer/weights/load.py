@@ -11,9 +11,9 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from keras_convmixer.weights import convert
+from keras_convmixer.weights import state_dict
 from keras_convmixer.weights.download import download
-from keras_convmixer.weights.stored import CheckpointError, StoredArray
+from keras_convmixer.weights.stored_array import CheckpointError, StoredArray
 from keras_convmixer.weights.torch_file import open_torch
 
 SAFETENSORS_DTYPES = {
@@ -26,7 +26,7 @@ SAFETENSORS_DTYPES = {
 
 
 def load_weights(model, source, *, ema=False, may_resample=()):
-    """Loads weights into a ConvMixer, strictly; see `convert.load_state` for what is adapted.
+    """Loads weights into a ConvMixer, strictly; see `state_dict.load_state` for what is adapted.
 
     Args:
         model: a `ConvMixer`.
@@ -46,7 +46,7 @@ def load_weights(model, source, *, ema=False, may_resample=()):
             _keras(model.load_weights, path)
         else:
             with open_state(path, ema=ema) as state:
-                convert.load_state(model, state, may_resample=may_resample)
+                state_dict.load_state(model, state, may_resample=may_resample)
     except CheckpointError as error:
         raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
@@ -82,7 +82,7 @@ def open_state(path, *, ema=False):
     if ema and (is_safetensors or path.suffix == ".keras"):
         raise CheckpointError(f"{path} holds one set of weights, none averaged: read it without ema")
     if path.suffix == ".keras":
-        yield convert.state_dict(_keras(keras.saving.load_model, path, compile=False, safe_mode=True))
+        yield state_dict.state_dict(_keras(keras.saving.load_model, path, compile=False, safe_mode=True))
     else:
         with _open_safetensors(path) if is_safetensors else open_torch(path, ema=ema) as state:
             yield _without_wrappers(state)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from keras_convmixer.weights.stored import CheckpointError
+from keras_convmixer.weights.stored_array import CheckpointError
 
 
 class Storage(NamedTuple):

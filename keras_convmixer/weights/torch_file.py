@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 
 from keras_convmixer.weights.pickled import Tensor, unpickle
-from keras_convmixer.weights.stored import CheckpointError, StoredArray
+from keras_convmixer.weights.stored_array import CheckpointError, StoredArray
 
 ZIP_MAGIC = b"PK\x03\x04"
 # The pickle of 0x1950a86a20f9469cfc6c, which opens a file of the older format.

@@ -18,7 +18,7 @@ from PIL import Image
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.data import augment, draws, pipeline
-from keras_convmixer.data.images import in_memory
+from keras_convmixer.data.encoded_images import in_memory
 from keras_convmixer.training.recipe import Augmentation
 
 COUNT, EPOCHS = 256, 12

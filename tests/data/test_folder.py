@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_convmixer.data.folder import read_folder
+from keras_convmixer.data.image_folder import read_folder
 
 
 def tree(root, *paths):

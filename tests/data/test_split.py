@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_convmixer.data.split import stratified_split
+from keras_convmixer.data.stratified_split import stratified_split
 
 counts = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 fractions = st.floats(0.01, 0.99)

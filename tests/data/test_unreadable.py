@@ -8,7 +8,7 @@ from PIL import Image
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.data import pipeline
-from keras_convmixer.data.images import from_files, in_memory
+from keras_convmixer.data.encoded_images import from_files, in_memory
 from keras_convmixer.data.unreadable import Unreadable
 from keras_convmixer.training.recipe import Augmentation
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_convmixer import bundle as bundles
+from keras_convmixer import bundles
 from keras_convmixer.data import datasets, pipeline
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.preprocessing import Preprocessing

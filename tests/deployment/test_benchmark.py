@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from keras_convmixer.benchmark.forms import OURS
+from keras_convmixer.benchmark.measure import benchmark
+from keras_convmixer.benchmark.report import Benchmark, Row
 from keras_convmixer.cli import main
-from keras_convmixer.deployment.benchmark import benchmark
-from keras_convmixer.deployment.benchmark_report import Benchmark, Row
-from keras_convmixer.deployment.runtimes import OURS
 
 
 def test_every_form_of_a_model_is_measured(bundle, tmp_path, capsys):

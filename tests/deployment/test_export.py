@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_convmixer.bundle import Bundle
+from keras_convmixer.bundles import Bundle
 from keras_convmixer.data import decode
+from keras_convmixer.deployment.comparison import Comparison, Disagreement, Tolerance
 from keras_convmixer.deployment.converter import check_operators
 from keras_convmixer.deployment.export import export
-from keras_convmixer.deployment.verify import Comparison, Disagreement, Tolerance
 from keras_convmixer.model import ConvMixer
 
 FORMS = {

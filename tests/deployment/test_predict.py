@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_convmixer.bundle import Bundle
-from keras_convmixer.deployment.predict import as_json, as_table, find_images, predict
+from keras_convmixer.bundles import Bundle
+from keras_convmixer.inference.prediction import as_json, as_table, find_images, predict
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.preprocessing import Preprocessing
 

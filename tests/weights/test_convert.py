@@ -12,9 +12,9 @@ from torch_writer import contents, write_zip
 
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.variants import VARIANTS, convert_checkpoint, create_model, weight_sources
-from keras_convmixer.weights.convert import architecture, load_state, save_torch, state_dict
 from keras_convmixer.weights.load import load_weights
-from keras_convmixer.weights.stored import CheckpointError
+from keras_convmixer.weights.state_dict import architecture, load_state, save_torch, state_dict
+from keras_convmixer.weights.stored_array import CheckpointError
 
 
 def small(**arguments):

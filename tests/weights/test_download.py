@@ -12,8 +12,8 @@ import pytest
 
 from keras_convmixer import files
 from keras_convmixer.variants import create_model
-from keras_convmixer.weights.convert import save_torch
 from keras_convmixer.weights.download import DownloadError, download
+from keras_convmixer.weights.state_dict import save_torch
 
 DATA = np.random.default_rng(0).bytes(3_000_000)
 SUM = hashlib.sha256(DATA).hexdigest()

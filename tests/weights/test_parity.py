@@ -9,8 +9,8 @@ from safetensors.numpy import load_file
 
 from keras_convmixer.model import ConvMixer, features
 from keras_convmixer.variants import convert_checkpoint
-from keras_convmixer.weights.convert import save_torch
 from keras_convmixer.weights.load import load_weights, open_state
+from keras_convmixer.weights.state_dict import save_torch
 
 MODELS = ["gelu_k9_p7", "relu_k7_p7", "gelu_k8_p2_even_kernel", "gelu_k5_p7_ragged_input", "gelu_k5_p2_gray"]
 

@@ -12,7 +12,7 @@ import pytest
 from torch_writer import Call, Global, contents, tensor, write_legacy, write_zip
 
 from keras_convmixer.weights.load import open_state
-from keras_convmixer.weights.stored import CheckpointError
+from keras_convmixer.weights.stored_array import CheckpointError
 
 
 def read_state(path, ema=False):

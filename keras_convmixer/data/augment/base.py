@@ -6,6 +6,8 @@ import keras_cv
 import numpy as np
 import tensorflow as tf
 
+from keras_convmixer.errors import UserError
+
 
 class SeededAugmentation(keras_cv.layers.BaseImageAugmentationLayer):
     """A keras-cv augmentation layer whose result is a pure function of its inputs.
@@ -75,10 +77,10 @@ class SeededAugmentation(keras_cv.layers.BaseImageAugmentationLayer):
     def _check(self, inputs):
         name = type(self).__name__
         if "seeds" not in inputs:
-            raise ValueError(f'{name} takes a dictionary with "images" and "seeds", got {list(inputs)}')
+            raise UserError(f'{name} takes a dictionary with "images" and "seeds", got {list(inputs)}')
         shape = inputs["images"].shape[-3:]
         if None in shape or shape[-1] != 3:
-            raise ValueError(f"{name} needs images (height, width, 3) of a known size, got {shape}")
+            raise UserError(f"{name} needs images (height, width, 3) of a known size, got {shape}")
 
     def get_config(self):
         return super().get_config() | {"salt": self.salt}
@@ -87,5 +89,5 @@ class SeededAugmentation(keras_cv.layers.BaseImageAugmentationLayer):
 def check_probability(name, value):
     """The value, if it is in 0–1. Raises ValueError otherwise."""
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be in 0–1, got {value!r}")
+        raise UserError(f"{name} must be in 0–1, got {value!r}")
     return value

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_convmixer.data.augment.base import SeededAugmentation, check_probability
 from keras_convmixer.data.augment.boxes import paste
+from keras_convmixer.errors import UserError
 from keras_convmixer.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 _TRIES = 10
@@ -45,11 +46,11 @@ class RandomErasing(SeededAugmentation):
         self.area, self.aspect, self.mode = tuple(area), tuple(aspect), mode
         self.mean, self.std = tuple(mean), tuple(std)
         if len(self.area) != 2 or not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError(f"area must be two rising numbers above 0 and at most 1, got {area!r}")
+            raise UserError(f"area must be two rising numbers above 0 and at most 1, got {area!r}")
         if len(self.aspect) != 2 or not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError(f"aspect must be two rising numbers above 0, got {aspect!r}")
+            raise UserError(f"aspect must be two rising numbers above 0, got {aspect!r}")
         if mode not in ("pixel", "zero"):
-            raise ValueError(f'mode must be "pixel" or "zero", got {mode!r}')
+            raise UserError(f'mode must be "pixel" or "zero", got {mode!r}')
 
     def draw(self, seeds, size):
         """The rectangle for an image of `size` (height, width): int32 (top, left, height, width).

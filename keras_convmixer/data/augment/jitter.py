@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_convmixer.data.augment import pixels
 from keras_convmixer.data.augment.base import SeededAugmentation
+from keras_convmixer.errors import UserError
 
 
 class ColorJitter(SeededAugmentation):
@@ -24,7 +25,7 @@ class ColorJitter(SeededAugmentation):
         super().__init__(**kwargs)
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
         if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
-            raise ValueError(
+            raise UserError(
                 "brightness, contrast and saturation must be at least 0 and hue in 0–0.5, "
                 f"got {brightness}, {contrast}, {saturation}, {hue}"
             )

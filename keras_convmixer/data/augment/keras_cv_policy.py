@@ -3,6 +3,7 @@
 import keras_cv
 
 from keras_convmixer.data.augment import policies
+from keras_convmixer.errors import UserError
 
 PREFIX = "keras_cv"
 
@@ -23,7 +24,7 @@ def keras_cv_rand_augment(policy):
     _, values = policies.numbers(policy, {PREFIX: ("n", "m", "mstd", "p")})
     count = values.pop("n", 3)
     if count not in range(1, 16) or not all(0 <= value <= 1 for value in values.values()):
-        raise ValueError(f"policy {policy!r}: n must be a whole number from 1 to 15, m, mstd and p at most 1")
+        raise UserError(f"policy {policy!r}: n must be a whole number from 1 to 15, m, mstd and p at most 1")
     layer = keras_cv.layers.RandAugment(
         value_range=(0, 255),
         augmentations_per_image=int(count),

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_convmixer.data.augment.base import SeededAugmentation, check_probability
 from keras_convmixer.data.augment.boxes import paste
+from keras_convmixer.errors import UserError
 
 
 class MixUpCutMix(SeededAugmentation):
@@ -26,7 +27,7 @@ class MixUpCutMix(SeededAugmentation):
         self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
         self.switch_probability = check_probability("switch_probability", switch_probability)
         if min(mixup_alpha, cutmix_alpha) < 0 or max(mixup_alpha, cutmix_alpha) == 0:
-            raise ValueError(f"the alphas must be at least 0 and not both 0, got {mixup_alpha} and {cutmix_alpha}")
+            raise UserError(f"the alphas must be at least 0 and not both 0, got {mixup_alpha} and {cutmix_alpha}")
         # Where one alpha is 0 there is nothing to switch between.
         self._cutmix_probability = switch_probability if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0)
 
@@ -38,7 +39,7 @@ class MixUpCutMix(SeededAugmentation):
             then: what is done to each mixed image `(height, width, 3)` with its seeds, while it is at hand.
         """
         if "seeds" not in inputs or "labels" not in inputs:
-            raise ValueError(
+            raise UserError(
                 f'MixUpCutMix takes a dictionary with "images", "labels" and "seeds", got {list(inputs)}'
             )
         images, seeds = inputs["images"], inputs["seeds"][0]
@@ -69,7 +70,7 @@ class MixUpCutMix(SeededAugmentation):
         return self.augment_batch(inputs)
 
     def _augment(self, inputs):
-        raise ValueError("MixUpCutMix mixes the images of a batch: call it on a batch, not on a single image")
+        raise UserError("MixUpCutMix mixes the images of a batch: call it on a batch, not on a single image")
 
     def _mixup(self, _, seeds):
         """What to do to an image and its partner, and λ."""

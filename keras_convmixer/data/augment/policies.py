@@ -12,6 +12,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from keras_convmixer.data.augment import geometry, pixels
+from keras_convmixer.errors import UserError
 
 _GEOMETRIC = {geometry.rotate, geometry.shear_x, geometry.shear_y, geometry.translate_x, geometry.translate_y}
 
@@ -80,7 +81,7 @@ def parse(text):
     """
     kind, values = numbers(text, {"rand": ("m", "n", "mstd", "mmax", "p", "inc"), "torchvision": ("m", "n")})
     if values.get("n", 2) not in range(1, 16) or values.get("p", 0) > 1 or values.get("inc", 1) not in (0, 1):
-        raise ValueError(f"policy {text!r}: n must be a whole number from 1 to 15, p at most 1, inc 0 or 1")
+        raise UserError(f"policy {text!r}: n must be a whole number from 1 to 15, p at most 1, inc 0 or 1")
     return (_timm if kind == "rand" else _torchvision)(text, values)
 
 
@@ -95,7 +96,7 @@ def numbers(text, known):
     """
     kind, *parts = str(text).split("-")
     if kind not in known:
-        raise ValueError(
+        raise UserError(
             f'unknown RandAugment policy {text!r}; for instance "rand-m9-mstd0.5-inc1", "torchvision-n2-m12" '
             'or "keras_cv-n3-m0.5"'
         )
@@ -103,7 +104,7 @@ def numbers(text, known):
     for part in parts:
         found = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?|inf)", part)
         if not found or found[1] not in known[kind] or found[1] in values:
-            raise ValueError(
+            raise UserError(
                 f"{part!r} in the policy {text!r} is not one of {', '.join(known[kind])} with a number, once each"
             )
         values[found[1]] = float(found[2])
@@ -127,7 +128,7 @@ def _timm(text, values):
 def _torchvision(text, values):
     magnitude = values.get("m", 9.0)
     if magnitude not in range(31):
-        raise ValueError(f"policy {text!r}: m must be a whole number from 0 to 30")
+        raise UserError(f"policy {text!r}: m must be a whole number from 0 to 30")
     return Policy(
         operations=TORCHVISION,
         magnitude=magnitude,

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_convmixer.data.augment import pixels, policies
 from keras_convmixer.data.augment.base import SeededAugmentation
 from keras_convmixer.data.graph import apart
+from keras_convmixer.errors import UserError
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "random")
 
@@ -40,9 +41,9 @@ class RandAugment(SeededAugmentation):
         self.interpolation = interpolation or self._policy.interpolation
         self.fill = tuple(self._policy.fill if fill is None else fill)
         if self.interpolation not in _INTERPOLATIONS:
-            raise ValueError(f"interpolation must be one of {', '.join(_INTERPOLATIONS)}; got {interpolation!r}")
+            raise UserError(f"interpolation must be one of {', '.join(_INTERPOLATIONS)}; got {interpolation!r}")
         if len(self.fill) != 3 or not all(0 <= value <= 255 for value in self.fill):
-            raise ValueError(f"fill must be three numbers in 0–255, got {fill!r}")
+            raise UserError(f"fill must be three numbers in 0–255, got {fill!r}")
         self._build_branches()
         # A function, so that the many branches are traced once and not once for each operation.
         self._step = tf.function(self._apply, autograph=False)

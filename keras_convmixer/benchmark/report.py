@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from keras_convmixer import files
-from keras_convmixer.deployment import runtimes
+from keras_convmixer.benchmark import forms
 
 BATCHES = (1, 8)
 
@@ -90,7 +90,7 @@ class Benchmark:
             rows = [row for row in self.rows if row.model == model and not row.error][::-1]
             names = [row.form for row in rows]
             speeds = [row.images_per_second[1] for row in rows]
-            colours = ["#2a6f97" if row.form in runtimes.OURS else "#b8b8b8" for row in rows]
+            colours = ["#2a6f97" if row.form in forms.OURS else "#b8b8b8" for row in rows]
             bars = axis.barh(names, speeds, color=colours)
             agreements = [f"{row.images_per_second[1]:.1f}   agreement {row.agreement:.1%}" for row in rows]
             axis.bar_label(bars, agreements, padding=4, fontsize=8)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import keras
 
-from keras_convmixer import classes as class_names
-from keras_convmixer import files
+from keras_convmixer import class_names, files
+from keras_convmixer.errors import UserError
 from keras_convmixer.model import architecture
 from keras_convmixer.preprocessing import Preprocessing
 from keras_convmixer.variants import VARIANTS, create_model, get_variant
@@ -64,7 +64,7 @@ def load(path_or_name):
     preprocessing = Preprocessing.read(path / "preprocessing.json")
     model = as_logits(_load_keras(path / "model.keras"))
     if model.output_shape[-1] != len(names):
-        raise ValueError(f"{path}: the model has {model.output_shape[-1]} outputs, classes.txt {len(names)} names")
+        raise UserError(f"{path}: the model has {model.output_shape[-1]} outputs, classes.txt {len(names)} names")
     return Bundle(model, preprocessing, names, path)
 
 
@@ -103,9 +103,9 @@ def around(model, classes_file=None):
     """
     found = architecture(model)
     if not found["include_preprocessing"]:
-        raise ValueError(f"{model.name} does not normalise its images: build it with include_preprocessing")
+        raise UserError(f"{model.name} does not normalise its images: build it with include_preprocessing")
     if model.input_shape[-1] != 3 or not found["include_top"]:
-        raise ValueError(
+        raise UserError(
             f"a model folder is for RGB images and a head that names classes; this model takes "
             f"{model.input_shape[-1]} channels and has {'a' if found['include_top'] else 'no'} head: "
             "write it to a .keras file instead"
@@ -118,7 +118,7 @@ def around(model, classes_file=None):
     preprocessing = dataclasses.replace(preprocessing, input_size=model.input_shape[1:3], **normalisation)
     names = class_names.read(classes_file) if classes_file else tuple(class_names.imagenet())
     if len(names) != model.output_shape[-1]:
-        raise ValueError(
+        raise UserError(
             f"the model has {model.output_shape[-1]} outputs, and there are {len(names)} class names: "
             "give a file with one name a line for each output"
         )
@@ -132,7 +132,7 @@ def as_logits(model):
     if activation == "linear":
         return model
     if activation != "softmax":
-        raise ValueError(f"expected a model that ends in logits or softmax, not in {activation}")
+        raise UserError(f"expected a model that ends in logits or softmax, not in {activation}")
     bare = keras.layers.Dense.from_config(head.get_config() | {"activation": None})
     logits = keras.Model(model.input, bare(head.input), name=model.name)
     bare.set_weights(head.get_weights())
@@ -144,4 +144,4 @@ def _load_keras(path):
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever its parts raise on a damaged or foreign file.
         first_line = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{path} cannot be loaded: {first_line}") from error
+        raise UserError(f"{path} cannot be loaded: {first_line}") from error

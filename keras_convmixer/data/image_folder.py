@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_convmixer import classes as class_names
+from keras_convmixer import class_names
+from keras_convmixer.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp")
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -60,20 +61,20 @@ def read_folder(path):
     else:
         others = [name for name in _entries(root)[0] if name not in parts]
         if others:
-            raise ValueError(
+            raise UserError(
                 f"{root}: {', '.join(others)} is no split; beside {', '.join(parts)} expected none else"
             )
         if len(set(parts.values())) < len(parts):
-            raise ValueError(f"{root} has one split twice: {', '.join(parts)}")
+            raise UserError(f"{root} has one split twice: {', '.join(parts)}")
         parts = dict(sorted(parts.items(), key=lambda part: list(SPLITS.values()).index(part[1])))
         found = {split: _classes(root, folder + "/") for folder, split in parts.items()}
     classes = tuple(sorted(found["train"] if "train" in found else set().union(*found.values())))
     for split, files in found.items():
         strange = sorted(set(files) - set(classes))
         if strange:
-            raise ValueError(f"{root}: {split} has classes that train lacks: {', '.join(strange[:5])}")
+            raise UserError(f"{root}: {split} has classes that train lacks: {', '.join(strange[:5])}")
     if len(classes) < 2:
-        raise ValueError(f"{root} has only one class, {classes[0]}; a classifier needs at least two")
+        raise UserError(f"{root} has only one class, {classes[0]}; a classifier needs at least two")
     label = {name: i for i, name in enumerate(classes)}
     return Folder(
         root,
@@ -105,19 +106,19 @@ def _classes(root, prefix):
         members = {name: list(_images_below(root, f"{prefix}{name}/")) for name in folders}
         empty = [name for name, images in members.items() if not images]
         if len(empty) == len(folders):
-            raise ValueError(f"{root / prefix} has no images ({', '.join(SUFFIXES)}); {LAYOUTS}")
+            raise UserError(f"{root / prefix} has no images ({', '.join(SUFFIXES)}); {LAYOUTS}")
         if empty:
-            raise ValueError(
+            raise UserError(
                 f"{root / prefix}: no images in class {', '.join(empty[:5])}; remove or fill its folder"
             )
         return members
     if not files:
-        raise ValueError(f"{root / prefix} has no images ({', '.join(SUFFIXES)}); {LAYOUTS}")
+        raise UserError(f"{root / prefix} has no images ({', '.join(SUFFIXES)}); {LAYOUTS}")
     members = {}
     for file in files:
         wnid = _wordnet_id(file.name)
         if not wnid:
-            raise ValueError(f"{root / prefix} has images without a class, like {file.name}; {LAYOUTS}")
+            raise UserError(f"{root / prefix} has images without a class, like {file.name}; {LAYOUTS}")
         members.setdefault(wnid, []).append(file._replace(name=prefix + file.name))
     return members
 

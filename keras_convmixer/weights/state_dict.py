@@ -12,8 +12,9 @@ from keras import ops
 from safetensors.numpy import save
 
 from keras_convmixer import files
+from keras_convmixer.errors import UserError
 from keras_convmixer.weights import resample
-from keras_convmixer.weights.stored import CheckpointError
+from keras_convmixer.weights.stored_array import CheckpointError
 
 # What a layer of each kind holds, in the order of Keras's variables, and the axes that turn it into Keras's order.
 CONVOLUTION = {"weight": (2, 3, 1, 0), "bias": (0,)}
@@ -157,7 +158,7 @@ def _variables(model, sequential=False):
     names = layout(depth, sequential)
     foreign, lacking = layers.keys() - names.keys(), names.keys() - layers.keys() - {"head"}
     if foreign or lacking:
-        raise ValueError(
+        raise UserError(
             f"{model.name} is not a ConvMixer of this package. Layers it lacks: {sorted(lacking)}; "
             f"layers with weights that a ConvMixer has not: {sorted(foreign)}"
         )

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convmixer.data.progress import Progress
+from keras_convmixer.errors import UserError
 
 WARM_UP = 3
 
@@ -31,7 +32,7 @@ TOLERANCES = {
 }
 
 
-class Disagreement(ValueError):
+class Disagreement(UserError):
     """An export differs from the Keras model by more than its tolerance."""
 
 

@@ -13,18 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_convmixer import bundle as bundles
+from keras_convmixer import bundles
+from keras_convmixer.benchmark.forms import OURS, PEERS, STOCK, serve
+from keras_convmixer.benchmark.report import BATCHES, Benchmark, Row
 from keras_convmixer.data import pipeline
 from keras_convmixer.data.progress import Progress
-from keras_convmixer.deployment import converter, keras_export, runtimes, saved_model, tflite
-from keras_convmixer.deployment.benchmark_report import BATCHES, Benchmark, Row
+from keras_convmixer.deployment import converter, keras_export, saved_model, tflite
 from keras_convmixer.deployment.fold import fold
 from keras_convmixer.deployment.prepare import in_float32, prepared
-from keras_convmixer.deployment.quiet import quiet_stderr
+from keras_convmixer.errors import UserError
 from keras_convmixer.model import architecture
+from keras_convmixer.quiet import quiet_stderr
 from keras_convmixer.training.evaluate import open_data
 from keras_convmixer.variants import VARIANTS, create_model, get_variant
-from keras_convmixer.weights.convert import save_torch
+from keras_convmixer.weights.state_dict import save_torch
 
 WARM_UP = 2
 REPRESENTATIVE_IMAGES = 100
@@ -57,7 +59,7 @@ def benchmark(models, *, peers=False, data=None, images=64, rounds=10, threads=N
     threads = threads or os.cpu_count()
     for name, value in {"images": images, "rounds": rounds, "threads": threads}.items():
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+            raise UserError(f"{name} must be at least 1, got {value}")
     models = models if isinstance(models, (list, tuple)) else [models]
     bundles_ = [_opened(model) for model in models]
     rows = [row for opened in bundles_ for row in _measured(*opened, peers, data, images, rounds, threads)]
@@ -80,10 +82,10 @@ def _measured(name, bundle, peers, data, count, rounds, threads):
     pixels, representative = _images(bundle, data, count)
     absent = {
         form: f"not installed: {', '.join(missing)}"
-        for form, (_, needs) in runtimes.PEERS.items()
+        for form, (_, needs) in PEERS.items()
         if peers and (missing := [need for need in needs if importlib.util.find_spec(need) is None])
     }
-    forms = [*runtimes.OURS, *((*runtimes.STOCK, *runtimes.PEERS) if peers else ())]
+    forms = [*OURS, *((*STOCK, *PEERS) if peers else ())]
     forms = [form for form in forms if form not in absent]
     with tempfile.TemporaryDirectory() as folder:
         with quiet_stderr():
@@ -157,7 +159,7 @@ class _Workers:
         self.errors, self.memory, self._ends, self._processes = {}, {}, {}, []
         for form in forms:
             self._ends[form], other = context.Pipe()
-            self._processes.append(context.Process(target=runtimes.serve, args=(other, form, folder, threads)))
+            self._processes.append(context.Process(target=serve, args=(other, form, folder, threads)))
             self._processes[-1].start()
             other.close()
 

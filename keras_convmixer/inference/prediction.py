@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer import bundle as bundles
-from keras_convmixer import classes
-from keras_convmixer.data import decode, folder
-from keras_convmixer.deployment.quiet import quiet_stderr
+from keras_convmixer import bundles, class_names
+from keras_convmixer.data import decode, image_folder
+from keras_convmixer.errors import UserError
+from keras_convmixer.quiet import quiet_stderr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +49,10 @@ def predict(model, paths, *, top=5, batch_size=32):
         FileNotFoundError: nothing is found at a path. ValueError: top or batch_size is below 1.
     """
     if top < 1 or batch_size < 1:
-        raise ValueError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
+        raise UserError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
     found = find_images([paths] if isinstance(paths, (str, Path)) else paths)
     bundle = model if isinstance(model, bundles.Bundle) else bundles.load(model)
-    names = [classes.display_name(name) for name in bundle.classes]
+    names = [class_names.display_name(name) for name in bundle.classes]
     images = _decoded(found, bundle.preprocessing)
     predictions = []
     for start in range(0, len(found), batch_size):
@@ -81,7 +81,7 @@ def find_images(paths):
             raise FileNotFoundError(f"{path}: no such file or folder")
         own = [file for place in places for file in (_images_in(place) if place.is_dir() else [place])]
         if not own:
-            raise FileNotFoundError(f"{path}: no image file there ({', '.join(folder.SUFFIXES)})")
+            raise FileNotFoundError(f"{path}: no image file there ({', '.join(image_folder.SUFFIXES)})")
         found += own
     return list(dict.fromkeys(found))
 
@@ -114,7 +114,7 @@ def _images_in(place):
         raise error
 
     levels = os.walk(place, onerror=refuse)
-    return sorted(Path(level, name) for level, _, names in levels for name in names if folder.is_image(name))
+    return sorted(Path(level, name) for level, _, names in levels for name in names if image_folder.is_image(name))
 
 
 def _decoded(paths, preprocessing):

@@ -5,8 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_convmixer.errors import UserError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(UserError):
     """A file of weights that cannot be used. The message says in one line what is wrong with it."""
 
     def __init__(self, message):

@@ -4,6 +4,8 @@ import functools
 from importlib import resources
 from pathlib import Path
 
+from keras_convmixer.errors import UserError
+
 
 @functools.cache
 def imagenet():
@@ -38,7 +40,7 @@ def match(found, head):
     keys = [_wordnet_id(name) if wordnet else name for name in found]
     missing = [name for name, key in zip(found, keys) if key not in position]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{len(missing)} of the data's {len(found)} classes are not among the model's {len(head)}: "
             f"{_shortened(missing)} (the model has {_shortened(head)})"
         )
@@ -49,7 +51,7 @@ def read(path):
     """The names in a classes.txt: one a line, in the order of the model's outputs."""
     names = Path(path).read_text(encoding="utf-8").splitlines()
     if not names or len(set(names)) != len(names):
-        raise ValueError(f"{path} must name one class a line, each once")
+        raise UserError(f"{path} must name one class a line, each once")
     return tuple(names)
 
 

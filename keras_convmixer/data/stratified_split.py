@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from keras_convmixer.errors import UserError
+
 
 def stratified_split(labels, names, fraction, seed):
     """Divides images so that each class gives the same fraction of its own to validation.
@@ -25,7 +27,7 @@ def stratified_split(labels, names, fraction, seed):
         ValueError: the fraction is out of range.
     """
     if not 0 <= fraction < 1:
-        raise ValueError(f"validation_fraction must be at least 0 and below 1, got {fraction!r}")
+        raise UserError(f"validation_fraction must be at least 0 and below 1, got {fraction!r}")
     labels = np.asarray(labels)
     rank = np.array([_hash(seed, name) for name in names], dtype="S32")
     held_out = np.zeros(len(labels), bool)

@@ -1,0 +1,5 @@
+"""The command line."""
+
+from keras_convmixer.cli.main import main
+
+__all__ = ["main"]

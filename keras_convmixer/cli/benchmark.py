@@ -1,0 +1,48 @@
+"""`convmixer benchmark`."""
+
+import sys
+
+from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer.cli.words import DATA_HELP
+
+SUMMARY = "measure every form of a model: images/s, size, memory, agreement"
+EXAMPLE = "convmixer_768_32 --peers --out benchmark"
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "models",
+        nargs="*",
+        default="convmixer_256_8_ks5_p2",
+        metavar="MODEL",
+        help="a run or model folder, or the name of a variant with random weights (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="also the stock TFLite conversion and, where installed, ONNX Runtime, OpenVINO and timm",
+    )
+    parser.add_argument("--data", help=f"images: {DATA_HELP} (default: the model's own, or noise)")
+    parser.add_argument("--images", type=int, default=64, help="images to compare the forms on (default: 64)")
+    parser.add_argument("--rounds", type=int, default=10, help="how often each is timed (default: 10)")
+    parser.add_argument("--threads", type=int, help="for each runtime (default: one for each processor)")
+    parser.add_argument("--out", help="folder for benchmark.csv, benchmark.json and benchmark.png")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments):
+    with quiet_tensorflow():
+        from keras_convmixer.benchmark.measure import benchmark
+    result = benchmark(
+        arguments.models,
+        peers=arguments.peers,
+        data=arguments.data,
+        images=arguments.images,
+        rounds=arguments.rounds,
+        threads=arguments.threads,
+    )
+    if arguments.out:
+        result.save(arguments.out)
+        print(f"wrote {arguments.out}/benchmark.csv, benchmark.json, benchmark.png", file=sys.stderr)
+    print(result.as_json() if arguments.json else result.as_table())
+    return 0

@@ -1,0 +1,60 @@
+"""`convmixer convert`."""
+
+from pathlib import Path
+
+from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer.errors import UserError
+
+SUMMARY = "turn a PyTorch checkpoint into a Keras model, or a model folder into timm's layout"
+EXAMPLE = "convmixer_768_32_ks7_p7_relu.pth.tar --out model.keras"
+
+
+def add_arguments(parser):
+    parser.add_argument("source", help="a .pth, .pth.tar or .safetensors file or address; or a model folder")
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="a .keras file, a folder for every other command, or (from a folder) a .safetensors file for timm",
+    )
+    parser.add_argument("--activation", help="gelu, relu, ...: checkpoints do not show it (default: the variant's)")
+    parser.add_argument(
+        "--input-size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of its images (default: the variant's)",
+    )
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--{name}",
+            type=float,
+            nargs="+",
+            metavar="X",
+            help=f"{name} of its images' channels, scaled to 0-1 (default: the variant's)",
+        )
+    parser.add_argument("--ema", action="store_true", help="take the checkpoint's averaged weights")
+    parser.add_argument("--classes", help="file of class names, one a line, for a folder (default: ImageNet's)")
+
+
+def run(arguments):
+    with quiet_tensorflow():
+        from keras_convmixer import bundles, files, variants
+        from keras_convmixer.weights.state_dict import save_torch
+    out = Path(arguments.out)
+    given = {name: getattr(arguments, name) for name in ("activation", "mean", "std") if getattr(arguments, name)}
+    if arguments.input_size:
+        given["image_size"] = tuple(arguments.input_size)
+    if out.suffix == ".safetensors":
+        save_torch(bundles.load(arguments.source).model, out)
+    elif out.suffix == ".keras":
+        model = variants.convert_checkpoint(arguments.source, ema=arguments.ema, **given)
+        with files.replacing(out) as temporary:
+            model.save(temporary)
+    elif out.suffix:
+        raise UserError(f"{out}: give --out a .keras file, a .safetensors file or a folder")
+    else:
+        given |= {"classifier_activation": None}
+        model = variants.convert_checkpoint(arguments.source, ema=arguments.ema, **given)
+        bundles.save(bundles.around(model, arguments.classes), out)
+    print(f"wrote {out}")
+    return 0

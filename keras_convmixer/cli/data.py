@@ -1,0 +1,49 @@
+"""`convmixer data`."""
+
+import sys
+from pathlib import Path
+
+from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer.cli.words import DATA_HELP
+
+SUMMARY = "show what is in a data set and what a recipe makes of it"
+EXAMPLE = "photos/ --recipe finetune --out look"
+
+
+def add_arguments(parser):
+    parser.add_argument("source", metavar="PATH", help=DATA_HELP)
+    parser.add_argument("--recipe", help="whose training input to show (default: imagenet; of digits, digits)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for contact_sheet.png, of augmented images, and data.json"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments):
+    with quiet_tensorflow():
+        from keras_convmixer import files
+        from keras_convmixer.data import datasets, survey
+        from keras_convmixer.training.build import preprocessing
+        from keras_convmixer.training.recipe import Recipe
+    recipe = Recipe.load(
+        arguments.recipe or ("digits" if arguments.source == "digits" else "imagenet"), arguments.set
+    )
+    dataset = datasets.open_dataset(
+        arguments.source,
+        validation_fraction=recipe.data.validation_fraction,
+        seed=recipe.seed,
+        allow_corrupt=True,  # what cannot be read is among what is asked for
+    )
+    size = preprocessing(recipe.model)
+    found = survey.survey(dataset, size, recipe.augmentation)
+    if arguments.out:
+        out = Path(arguments.out)
+        files.write_text(out / "data.json", found.as_json() + "\n")
+        sheet = out / "contact_sheet.png"
+        survey.write_contact_sheet(sheet, dataset.training(), size, recipe.augmentation, recipe.seed)
+        print(f"wrote {out}/data.json, contact_sheet.png", file=sys.stderr)
+    print(found.as_json() if arguments.json else found.as_table())
+    return 0

@@ -1,0 +1,46 @@
+"""`convmixer evaluate`."""
+
+import json
+import sys
+from pathlib import Path
+
+from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer.cli.words import DATA_HELP
+
+SUMMARY = "measure a model on a data set"
+EXAMPLE = "runs/d --split test"
+
+
+def add_arguments(parser):
+    parser.add_argument("model", help="a run or model folder, or the name of a published model")
+    parser.add_argument("--data", help=f"{DATA_HELP} (default: what the model was trained on)")
+    parser.add_argument("--split", help="train, validation or test (default: the held-out one)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default: 64)")
+    parser.add_argument(
+        "--allow-corrupt", action="store_true", help="even if over 1 %% of the images are unreadable"
+    )
+    parser.add_argument("--out", help="folder for the figures (default: evaluation/SPLIT in the model's folder)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments):
+    with quiet_tensorflow():
+        from keras_convmixer.bundles import load
+        from keras_convmixer.training.evaluate import evaluate
+    bundle = load(arguments.model)
+    evaluation = evaluate(
+        bundle,
+        arguments.data,
+        split=arguments.split,
+        batch_size=arguments.batch_size,
+        allow_corrupt=arguments.allow_corrupt,
+        verbose=1 if sys.stderr.isatty() and not arguments.json else 0,
+    )
+    if arguments.out or bundle.path:
+        out = Path(arguments.out or bundle.path / "evaluation" / evaluation.split)
+        evaluation.save(out)
+        print(f"wrote {out}/metrics.json, confusion_matrix.csv, confusion_matrix.png", file=sys.stderr)
+    for name, reason in evaluation.skipped:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    print(json.dumps(evaluation.summary(), indent=2) if arguments.json else evaluation.table())
+    return 0

@@ -1,0 +1,46 @@
+"""`convmixer export`."""
+
+from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer.cli.words import DATA_HELP
+
+SUMMARY = "write a SavedModel, TFLite, ONNX or OpenVINO file, and compare it with the model"
+EXAMPLE = "runs/d --format tflite --quantize int8 --out exported"
+
+
+def add_arguments(parser):
+    parser.add_argument("model", help="a run or model folder, or the name of a published model")
+    parser.add_argument(
+        "--format",
+        choices=("saved_model", "tflite", "onnx", "openvino"),
+        default="saved_model",
+        help="onnx and openvino need the extra of that name (default: saved_model)",
+    )
+    parser.add_argument(
+        "--quantize",
+        choices=("none", "float16", "dynamic", "int8"),
+        default="none",
+        help="TFLite's numbers: dynamic has int8 weights, int8 is integers throughout (default: none, float32)",
+    )
+    parser.add_argument("--out", required=True, help="folder to write to")
+    parser.add_argument(
+        "--data", help=f"images to compare and calibrate with: {DATA_HELP} (default: the model's own)"
+    )
+    parser.add_argument("--no-split", action="store_true", help="keep depthwise kernels whole in a TFLite file")
+    parser.add_argument("--features", action="store_true", help="also give the last block's feature map")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments):
+    with quiet_tensorflow():
+        from keras_convmixer.deployment.export import export
+    report = export(
+        arguments.model,
+        arguments.out,
+        format=arguments.format,
+        quantize=arguments.quantize,
+        data=arguments.data,
+        features=arguments.features,
+        split=not arguments.no_split,
+    )
+    print(report.as_json() if arguments.json else report.as_table())
+    return 0

@@ -1,0 +1,83 @@
+"""The `convmixer` command: its subcommands, each a module of this folder, and its errors as one line."""
+
+import argparse
+import os
+import sys
+import warnings
+
+from keras_convmixer import __version__
+from keras_convmixer.cli import benchmark, convert, data, evaluate, export, models, predict, train
+from keras_convmixer.errors import UserError, one_line
+
+SUBCOMMANDS = (train, evaluate, data, predict, export, benchmark, convert, models)
+# sysexits.h's EX_SOFTWARE
+FAULT = 70
+
+_EPILOG = """\
+examples:
+  convmixer train --recipe digits --workdir runs/digits
+  convmixer train --recipe cifar10 --data photos.tar.gz --workdir runs/mine --set training.epochs=5
+  convmixer evaluate runs/mine
+  convmixer data photos/ --recipe finetune --out look
+  convmixer predict runs/mine photo.jpg more/*.png --top 3
+  convmixer export runs/mine --format tflite --quantize int8 --out exported
+
+Exit codes: 0 done, 1 something could not be done (one line on stderr says what), 2 wrong usage, 70 a fault of this
+program, 130 interrupted. CONVMIXER_TRACEBACK=1 in the environment shows where an error came from.
+"""
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default the process's own. Returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print(f"convmixer: {message}", file=sys.stderr)
+            return arguments.run(arguments) or 0
+    except KeyboardInterrupt:
+        print("convmixer: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output, such as `head`, has had enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("CONVMIXER_TRACEBACK"):
+            raise
+        return _explain(error)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        "convmixer",
+        description="ConvMixer for Keras: train, evaluate, predict with and export one.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"keras_convmixer {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for subcommand in SUBCOMMANDS:
+        name = subcommand.__name__.rpartition(".")[2]
+        sub = subparsers.add_parser(
+            name,
+            help=subcommand.SUMMARY,
+            description=subcommand.SUMMARY[0].upper() + subcommand.SUMMARY[1:] + ".",
+            epilog=f"example:\n  convmixer {name} {subcommand.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        subcommand.add_arguments(sub)
+        sub.set_defaults(run=subcommand.run)
+    return parser
+
+
+def _explain(error):
+    """Says in one line what went wrong. Returns the exit code: whose fault it is, the user's or the program's."""
+    if isinstance(error, (UserError, OSError, ImportError, MemoryError)):
+        print(f"convmixer: {one_line(error)}", file=sys.stderr)
+        return 1
+    print(
+        f"convmixer: a fault of this program, please report it: {type(error).__name__}: {one_line(error)[:300]} "
+        "(CONVMIXER_TRACEBACK=1 in the environment shows where)",
+        file=sys.stderr,
+    )
+    return FAULT

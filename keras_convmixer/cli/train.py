@@ -1,0 +1,46 @@
+"""`convmixer train`."""
+
+import json
+import sys
+from pathlib import Path
+
+from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer.cli.words import DATA_HELP
+
+SUMMARY = "train a model, or go on with an interrupted training"
+EXAMPLE = "--recipe digits --workdir runs/d"
+
+
+def add_arguments(parser):
+    parser.add_argument("--recipe", default="digits", help="digits, cifar10, imagenet, finetune or a YAML file")
+    parser.add_argument("--data", help=f"{DATA_HELP} (default: the recipe's)")
+    parser.add_argument("--workdir", required=True, help="folder of the run; the same command goes on in it")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe"
+    )
+    parser.add_argument("--devices", metavar="NAMES", help="such as GPU:0,GPU:1 (default: every GPU)")
+
+
+def run(arguments):
+    with quiet_tensorflow():
+        from keras_convmixer.training.recipe import Recipe
+        from keras_convmixer.training.train import train
+    overrides = list(arguments.set)
+    if arguments.data:
+        # The run's folder must find its data from any working directory.
+        path = Path(arguments.data).expanduser()
+        overrides.append(f"data.source={json.dumps(str(path.resolve()) if path.exists() else arguments.data)}")
+    recipe = Recipe.load(arguments.recipe, overrides)
+    devices = arguments.devices.split(",") if arguments.devices else None
+    try:
+        # A bar that is rewritten in place is for a terminal; a log gets a line an epoch.
+        bundle = train(recipe, arguments.workdir, devices=devices, verbose=1 if sys.stdout.isatty() else 2)
+    except KeyboardInterrupt:
+        print(f"convmixer: interrupted; the same command goes on in {arguments.workdir}", file=sys.stderr)
+        return 130
+    metrics = json.loads((bundle.path / "metrics.json").read_text(encoding="utf-8"))
+    print(
+        f"{bundle.path}: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} "
+        f"on {metrics['images']} images ({metrics['split']})"
+    )
+    return 0

@@ -1,0 +1,28 @@
+"""Errors that tell a user something, and the words that they share."""
+
+import difflib
+
+
+class UserError(ValueError):
+    """What was given cannot be used: an argument, a file, a recipe, data. The message is one line that says what was
+    wrong, what was expected and what to do. Any other ValueError is a fault of this package.
+    """
+
+
+def did_you_mean(name, known, otherwise="known: {}", cutoff=0.5):
+    """A hint for a name that is not among those known: the nearest, or `otherwise` with all of them."""
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=cutoff)
+    return f"did you mean {nearest[0]!r}?" if nearest else otherwise.format(", ".join(known))
+
+
+def one_line(error):
+    """An exception's message in one line; its type's name where it has none."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or ''}{': ' if error.filename else ''}{error.strerror}"
+    text = getattr(error, "message", None) or str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def first_line(error):
+    """The first line of what a library says; the rest is for its own developers."""
+    return str(error).strip().partition("\n")[0]

@@ -4,8 +4,10 @@ import difflib
 
 
 class UserError(ValueError):
-    """What was given cannot be used: an argument, a file, a recipe, data. The message is one line that says what was
-    wrong, what was expected and what to do. Any other ValueError is a fault of this package.
+    """What was given cannot be used: an argument, a file, a recipe, data.
+
+    The message is one line that says what was wrong, what was expected and what to do. Any other ValueError is a
+    fault of this package.
     """
 
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from keras_convmixer.cli.start import quiet_tensorflow
-from keras_convmixer.cli.words import DATA_HELP
+from keras_convmixer.cli.words import DATA_HELP, SET_HELP
 
 SUMMARY = "show what is in a data set and what a recipe makes of it"
 EXAMPLE = "photos/ --recipe finetune --out look"
@@ -13,9 +13,7 @@ EXAMPLE = "photos/ --recipe finetune --out look"
 def add_arguments(parser):
     parser.add_argument("source", metavar="PATH", help=DATA_HELP)
     parser.add_argument("--recipe", help="whose training input to show (default: imagenet; of digits, digits)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET_HELP)
     parser.add_argument(
         "--out", metavar="DIR", help="folder for contact_sheet.png, of augmented images, and data.json"
     )

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from keras_convmixer.cli.start import quiet_tensorflow
-from keras_convmixer.cli.words import DATA_HELP
+from keras_convmixer.cli.words import DATA_HELP, SET_HELP
 
 SUMMARY = "train a model, or go on with an interrupted training"
 EXAMPLE = "--recipe digits --workdir runs/d"
@@ -15,9 +15,7 @@ def add_arguments(parser):
     parser.add_argument("--recipe", default="digits", help="digits, cifar10, imagenet, finetune or a YAML file")
     parser.add_argument("--data", help=f"{DATA_HELP} (default: the recipe's)")
     parser.add_argument("--workdir", required=True, help="folder of the run; the same command goes on in it")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET_HELP)
     parser.add_argument("--devices", metavar="NAMES", help="such as GPU:0,GPU:1 (default: every GPU)")
 
 

@@ -1,10 +1,13 @@
 """The exponential moving average of a model: weights and BatchNorm statistics alike, as timm keeps it."""
 
+import contextlib
+
 import keras
+from keras import ops
 
 
 class MovingAverage(keras.callbacks.Callback):
-    """Averages every float variable of the model after each step, and lends the averages to validation.
+    """Averages every float variable of the model after each step, and lends the averages to the model.
 
     Keras's own (`use_ema`, `SwapEMAWeights`) leaves the BatchNorm statistics unaveraged, and swaps by adding and
     subtracting, which is not exact.
@@ -20,27 +23,31 @@ class MovingAverage(keras.callbacks.Callback):
         self.momentum = momentum
         self.sources = [v for v in model.variables if "float" in keras.backend.standardize_dtype(v.dtype)]
         self.variables = [
-            keras.Variable(keras.ops.copy(v.value), dtype=v.dtype, trainable=False, name="average")
-            for v in self.sources
+            keras.Variable(ops.copy(v), dtype=v.dtype, trainable=False, name="average") for v in self.sources
         ]
-        self._kept = None
 
     def on_train_batch_end(self, batch, logs=None):
-        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        if keras.backend.backend() == "jax":
+            # Between steps Keras keeps the variables' arrays elsewhere. This moves none of them.
+            self.model.jax_state_sync()
+        step = int(ops.convert_to_numpy(self.model.optimizer.iterations))
         momentum = min(self.momentum, (1 + step) / (10 + step))
         for average, source in zip(self.variables, self.sources):
             average.assign(average.value + (source.value - average.value) * (1 - momentum))
 
-    def on_test_begin(self, logs=None):
-        self._kept = [keras.ops.convert_to_numpy(v) for v in self.sources]
+    @contextlib.contextmanager
+    def lent(self):
+        """A context in which the model's variables are their averages."""
+        kept = [ops.copy(v) for v in self.sources]
         self.apply()
-
-    def on_test_end(self, logs=None):
-        for source, value in zip(self.sources, self._kept):
-            source.assign(value)
-        self._kept = None
+        try:
+            yield
+        finally:
+            for source, value in zip(self.sources, kept):
+                source.assign(value)
 
     def apply(self):
         """Sets the model's variables to their averages."""
         for source, average in zip(self.sources, self.variables):
-            source.assign(average.value)
+            # A copy: JAX's training step gives the model's own arrays away.
+            source.assign(ops.copy(average))

@@ -13,7 +13,6 @@ import safetensors.numpy
 
 from keras_convmixer import files
 from keras_convmixer.errors import UserError
-from keras_convmixer.training.distribute import average_batch_norm
 
 
 def state(model, average=None):
@@ -75,17 +74,15 @@ class Checkpoints(keras.callbacks.Callback):
 
     Args:
         folder: the run's folder.
-        strategy: whose replicas' BatchNorm statistics are averaged before anything is measured or saved.
         average: the `MovingAverage` callback, or None.
         early_stopping: epochs without a better validation accuracy before stopping, or None.
     """
 
-    def __init__(self, folder, strategy, average=None, early_stopping=None):
+    def __init__(self, folder, average=None, early_stopping=None):
         super().__init__()
         self.last = Path(folder) / "checkpoints" / "last.safetensors"
         self.best = Path(folder) / "checkpoints" / "best.safetensors"
         self.table = Path(folder) / "history.csv"
-        self.strategy = strategy
         self.average = average
         self.early_stopping = early_stopping
         self.history = []
@@ -111,10 +108,7 @@ class Checkpoints(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()} | {"learning_rate": rate}
         if not math.isfinite(row["loss"]):
-            raise UserError(
-                f"the loss is {row['loss']} in epoch {epoch + 1}: lower optimizer.learning_rate, or clip the "
-                f"gradient with optimizer.clip_norm (the epoch before is kept in {self.last})"
-            )
+            raise UserError(_not_finite(row, self.last if self.history else None))
         self.history.append(row)
         arrays = state(self.model, self._average_variables())
         if self.best_epoch == epoch:
@@ -123,11 +117,16 @@ class Checkpoints(keras.callbacks.Callback):
         files.write_text(self.table, _csv(self.history))
         self.model.stop_training = self.model.stop_training or self.stopped_early
 
-    def on_test_begin(self, logs=None):
-        average_batch_norm(self.model, self.strategy)
-
     def _average_variables(self):
         return self.average.variables if self.average else None
+
+
+def _not_finite(row, last):
+    kept = f". {last} keeps the state after epoch {row['epoch'] - 1}" if last else ""
+    return (
+        f"the loss is {row['loss']} in epoch {row['epoch']}: train anew, in another --workdir, with a lower "
+        f"optimizer.learning_rate or a lower optimizer.clip_norm{kept}"
+    )
 
 
 def _csv(rows):

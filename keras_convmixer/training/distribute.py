@@ -1,4 +1,4 @@
-"""One device or several: the tf.distribute strategy, and what BatchNorm needs of it."""
+"""One device or several: where a training runs, and what BatchNorm needs where replicas share it."""
 
 import contextlib
 
@@ -9,32 +9,39 @@ import tensorflow as tf
 from keras_convmixer.errors import UserError
 
 
-def strategy(devices=None):
-    """The strategy for some devices: a MirroredStrategy over more than one, otherwise a single device's.
+@contextlib.contextmanager
+def on(devices=None):
+    """A context for training on some devices, to be entered before TensorFlow starts. It gives the strategy.
+
+    That is a MirroredStrategy for several devices. For one it is TensorFlow's default: under any other, if only of
+    one device, Keras leaves XLA off.
 
     Args:
-        devices: names such as ("GPU:0", "GPU:1"), or None for every GPU there is, or the CPU. "CPU:1" and on
-            are logical devices, made where TensorFlow has not started yet.
+        devices: as `names` takes them. "CPU:1" and on are logical devices, which are made here.
 
     Raises:
-        ValueError: a device is not there.
+        ValueError: a device is not there, or Keras's backend takes none by name.
     """
+    if keras.backend.backend() != "tensorflow":
+        if devices:
+            raise UserError(f"devices are for the tensorflow backend alone; this is {keras.backend.backend()}")
+        yield tf.distribute.get_strategy()
+        return
+    wanted = names(devices)
+    _make_logical_cpus(wanted)
+    _check(wanted)
+    if len(wanted) > 1:
+        yield tf.distribute.MirroredStrategy([f"/{device}" for device in wanted])
+    else:
+        with tf.device(f"/{wanted[0]}") if devices else contextlib.nullcontext():
+            yield tf.distribute.get_strategy()
+
+
+def names(devices=None):
+    """Devices as TensorFlow names them, such as "GPU:0"; None is every GPU there is, or the CPU."""
     if devices is None:
-        devices = [f"GPU:{i}" for i in range(len(tf.config.list_physical_devices("GPU")))]
-    devices = [device.strip().upper() for device in devices]
-    _make_logical_cpus(devices)
-    known = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
-    missing = [device for device in devices if device not in known]
-    if missing:
-        raise UserError(f"no device {', '.join(missing)} here; there are {', '.join(known)}")
-    if len(devices) > 1:
-        return tf.distribute.MirroredStrategy([f"/{device}" for device in devices])
-    return tf.distribute.OneDeviceStrategy(f"/{devices[0]}") if devices else tf.distribute.get_strategy()
-
-
-def scope(strategy):
-    """The strategy's scope; on Keras's other backends, which have no use for one, an empty context."""
-    return strategy.scope() if keras.backend.backend() == "tensorflow" else contextlib.nullcontext()
+        devices = [f"GPU:{i}" for i in range(len(tf.config.list_physical_devices("GPU")))] or ["CPU:0"]
+    return [device.strip().upper() for device in devices]
 
 
 def average_batch_norm(model, strategy):
@@ -56,7 +63,18 @@ def _make_logical_cpus(devices):
     if not numbers or max(numbers) == 0:
         return
     cpu = tf.config.list_physical_devices("CPU")[0]
-    with contextlib.suppress(RuntimeError):  # TensorFlow has started: the check for missing devices follows.
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started; they may have been made before that
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * (max(numbers) + 1)
         )
+
+
+def _check(devices):
+    known = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    missing = [device for device in devices if device not in known]
+    if not missing:
+        return
+    message = f"no device {', '.join(missing)} here; there are {', '.join(known)}"
+    if any(device.startswith("CPU:") for device in missing):
+        message += ". More CPUs can be made only before TensorFlow starts: train in a new process"
+    raise UserError(message)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from keras_convmixer import bundles, class_names, files
 from keras_convmixer.data import datasets, pipeline, unreadable, verify
@@ -143,21 +144,52 @@ def open_data(bundle, data=None, *, allow_corrupt=False):
     )
 
 
-@pipeline.in_use()
 def measure(bundle, images, split, *, batch_size=64, verbose=0):
-    """Measures a `Bundle` on the open `Images` of a split. What cannot be read is listed in `skipped`.
+    """Measures a `Bundle` once, as `Meter` does."""
+    return Meter(images, split, bundle.preprocessing, batch_size).measure(bundle, verbose=verbose)
 
-    Raises:
-        ValueError: the split has a class that the model lacks, or none of its images can be read.
+
+class Meter:
+    """Measures models on the open `Images` of a split, which it reads anew each time.
+
+    Args:
+        images: the split. split: its name. preprocessing: of the models.
+        batch_size: images at a time. It changes no figure.
+        fill: make the last batch as large as the others, for replicas to share out. What fills it is not counted.
+
+    Attributes:
+        unread: positions of the images that could not be read the last time.
     """
-    positions = np.asarray(class_names.match(images.classes, bundle.classes))
-    read = set()
-    batches = pipeline.evaluation_batches(images, bundle.preprocessing, batch_size, read=read)
-    if next(iter(batches), None) is None:
-        raise UserError(f"none of the {len(images)} images of the split {split!r} can be read")
-    logits = bundle.model.predict(batches, verbose=verbose)
-    skipped = images.skipped + unreadable.reasons(images, set(range(len(images))) - read)
-    return Evaluation(split, bundle.classes, logits, positions[images.labels[sorted(read)]], skipped)
+
+    def __init__(self, images, split, preprocessing, batch_size=64, fill=False):
+        self.images = images
+        self.split = split
+        self.unread = []
+        self._read = set()
+        self._batches = pipeline.evaluation_batches(images, preprocessing, batch_size, read=self._read)
+        if fill:
+            self._batches = self._batches.map(lambda batch: _filled(batch, batch_size))
+
+    @pipeline.in_use()
+    def measure(self, bundle, *, verbose=0):
+        """Measures a `Bundle`. What cannot be read is listed in `skipped`.
+
+        Raises:
+            ValueError: the split has a class that the model lacks, or none of its images can be read.
+        """
+        positions = np.asarray(class_names.match(self.images.classes, bundle.classes))
+        if next(iter(self._batches), None) is None:
+            raise UserError(f"none of the {len(self.images)} images of the split {self.split!r} can be read")
+        self._read.clear()
+        logits = bundle.model.predict(self._batches, verbose=verbose)[: len(self._read)]
+        self.unread = sorted(set(range(len(self.images))) - self._read)
+        skipped = self.images.skipped + unreadable.reasons(self.images, self.unread)
+        labels = positions[self.images.labels[sorted(self._read)]]
+        return Evaluation(self.split, bundle.classes, logits, labels, skipped)
+
+
+def _filled(batch, size):
+    return tf.pad(batch, [[0, size - tf.shape(batch)[0]], [0, 0], [0, 0], [0, 0]])
 
 
 def _recipe(bundle):

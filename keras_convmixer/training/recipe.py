@@ -124,7 +124,8 @@ class Training:
     Attributes:
         epochs, batch_size: the batch is the global one, shared out over the devices.
         label_smoothing: off = s / N, on = 1 - s + s / N.
-        precision: Keras's policy. What is saved is float32 whatever it says.
+        precision: Keras's policy, or "mixed" for the one that suits the hardware (see `training.precision`). What
+            is saved is float32 whatever it says.
         ema: momentum of the weights' exponential moving average, or None. It is the average that is validated
             and saved.
         rematerialize: recompute activations in the backward pass, for less memory and more time.
@@ -137,7 +138,7 @@ class Training:
     epochs: Positive = 25
     batch_size: Positive = 128
     label_smoothing: Fraction = 0.0
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    precision: Literal["float32", "mixed", "mixed_bfloat16", "mixed_float16"] = "float32"
     ema: Annotated[float, pydantic.Field(gt=0, lt=1)] | None = None
     rematerialize: bool = False
     early_stopping: Positive | None = None

@@ -3,13 +3,14 @@
 import keras
 from keras import layers
 
+from keras_convmixer.training.dropout import ReplicaDropout
 from keras_convmixer.training.fused import fuse
 
 
 def training_model(model, precision="float32", rematerialize=False):
     """A model with the same layers' names and weights, computing as the training wants.
 
-    On TensorFlow, some layers become the faster equals of `training.fused`.
+    On TensorFlow, some layers become the faster equals of `training.fused`, and each replica draws its own dropout.
 
     Args:
         model: plain float32 model.
@@ -32,6 +33,8 @@ def training_model(model, precision="float32", rematerialize=False):
             config["activation"] = by_name[f"{layer.name}_activation"].get_config()["activation"]
         elif isinstance(layer, layers.Activation):
             config["activation"] = "linear"
+        elif isinstance(layer, layers.Dropout) and keras.backend.backend() == "tensorflow":
+            return ReplicaDropout.from_config(config)
         made = fuse(layer, config) or type(layer).from_config(config)
         if rematerialize and isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
             return _Rematerialized(made, name=layer.name)

@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 import keras_convmixer
-from keras_convmixer.training import checkpoint
+from keras_convmixer.training import checkpoint, precision
 
 
 def history(run):
@@ -21,6 +21,7 @@ def test_leaves_a_run_that_every_command_takes(small_recipe, tmp_path):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["images"] == 359
     assert metrics["top1"] > 0.5
+    assert metrics["precision"] == "float32"
     assert [row["epoch"] for row in history(tmp_path)] == ["1", "2", "3", "4"]
     assert float(history(tmp_path)[-1]["val_accuracy"]) == pytest.approx(metrics["top1"])
     assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["training"]["epochs"] == 4
@@ -161,11 +162,35 @@ def test_a_model_folder_is_resampled_where_the_recipe_asks_for_other_sizes(small
         )
 
 
-def test_a_loss_that_is_not_finite_is_an_error(small_recipe, tmp_path):
+def test_a_loss_that_is_not_finite_is_an_error_with_advice_that_works(small_recipe, tmp_path):
     recipe = small_recipe("optimizer.learning_rate=1e30", "training.epochs=5", "optimizer.clip_norm=null")
-    with pytest.raises(ValueError, match=r"loss is (nan|inf) in epoch .* lower optimizer.learning_rate"):
-        keras_convmixer.train(recipe, tmp_path, verbose=0)
-    assert not (tmp_path / "model.keras").exists()
+    advice = "train anew, in another --workdir, with a lower optimizer.learning_rate or a lower optimizer.clip_norm"
+    with pytest.raises(ValueError, match=rf"loss is (nan|inf) in epoch 1: {advice}$"):
+        keras_convmixer.train(recipe, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run" / "model.keras").exists()
+    lower = small_recipe("training.epochs=1", "optimizer.learning_rate=0.01", "optimizer.clip_norm=null")
+    keras_convmixer.train(lower, tmp_path / "another", verbose=0)
+
+
+def test_the_last_good_checkpoint_is_named_where_the_loss_stops_being_finite(small_recipe, tmp_path):
+    keras_convmixer.train(small_recipe("training.epochs=1"), tmp_path, verbose=0)
+    last = tmp_path / "checkpoints" / "last.safetensors"
+    arrays, progress = checkpoint.read(last)
+    weights = {key: np.full_like(array, np.nan) for key, array in arrays.items() if array.dtype.kind == "f"}
+    checkpoint.write(last, arrays | weights, progress)
+    two_epochs = small_recipe()
+    (tmp_path / "recipe.yaml").write_text(two_epochs.to_yaml())
+    with pytest.raises(
+        ValueError, match=r"loss is nan in epoch 2: .*last.safetensors keeps the state after epoch 1"
+    ):
+        keras_convmixer.train(two_epochs, tmp_path, verbose=0)
+
+
+def test_a_mixed_precision_is_named(small_recipe, tmp_path, capsys):
+    keras_convmixer.train(small_recipe("training.epochs=1", "training.precision=mixed"), tmp_path, verbose=0)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["precision"] == precision.policy("mixed", precision.hardware())
+    assert f"training.precision: mixed is {metrics['precision']} on this hardware\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""The dtype policy that a recipe's precision means on the hardware at hand."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from keras_convmixer.training import distribute
+
+
+@dataclasses.dataclass(frozen=True)
+class Hardware:
+    """What trains.
+
+    Attributes:
+        kind: "CPU", "GPU" or "TPU".
+        capability: the CUDA compute capability of a GPU, of several the lowest.
+        flags: what a CPU can do, as Linux names it.
+    """
+
+    kind: str
+    capability: tuple[int, int] = (0, 0)
+    flags: frozenset[str] = frozenset()
+
+    @property
+    def has_bfloat16(self):
+        """Whether it computes in bfloat16, rather than converting to float32 and back."""
+        if self.kind == "GPU":
+            return self.capability >= (8, 0)
+        return self.kind == "TPU" or bool(self.flags & {"avx512_bf16", "amx_bf16"})
+
+
+def policy(precision, hardware):
+    """Keras's dtype policy for a recipe's `training.precision`.
+
+    "mixed" is bfloat16 where the hardware has it, which needs no loss scaling; else float16 on a GPU, else float32.
+    """
+    if precision != "mixed":
+        return precision
+    if hardware.has_bfloat16:
+        return "mixed_bfloat16"
+    return "mixed_float16" if hardware.kind == "GPU" else "float32"
+
+
+def hardware(devices=None):
+    """The `Hardware` of some devices, named as `distribute.names` takes them."""
+    found = _jax_devices() if keras.backend.backend() == "jax" else _tensorflow_devices(devices)
+    if "CPU" in found:
+        return Hardware("CPU", flags=_cpu_flags())
+    if "TPU" in found:
+        return Hardware("TPU")
+    return Hardware("GPU", capability=min(found["GPU"]))
+
+
+def _tensorflow_devices(devices):
+    """Kind → compute capabilities."""
+    found = {}
+    for name in distribute.names(devices):
+        kind, _, number = name.partition(":")
+        details = {}
+        if kind == "GPU":
+            gpu = tf.config.list_physical_devices("GPU")[int(number)]
+            details = tf.config.experimental.get_device_details(gpu)
+        found.setdefault(kind, []).append(details.get("compute_capability", (0, 0)))
+    return found
+
+
+def _jax_devices():
+    import jax
+
+    found = {}
+    for device in jax.local_devices():
+        capability = getattr(device, "compute_capability", "0.0")
+        found.setdefault(device.platform.upper(), []).append(tuple(map(int, capability.split("."))))
+    return found
+
+
+def _cpu_flags():
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())

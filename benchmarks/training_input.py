@@ -18,7 +18,7 @@ from keras_convmixer import Recipe
 from keras_convmixer.data import datasets, pipeline
 from keras_convmixer.training.allocator import keep_freed_memory
 from keras_convmixer.training.build import build
-from keras_convmixer.training.train import compiled
+from keras_convmixer.training.compiled import compiled
 
 
 def main():

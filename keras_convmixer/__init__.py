@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ConvMixer": "model",
     "Preprocessing": "preprocessing",
-    "Recipe": "training.recipe",
+    "Recipe": "recipes",
     "create_model": "variants",
     "evaluate": "training.evaluate",
     "export": "deployment.export",

@@ -65,7 +65,7 @@ def test_the_command_runs_from_a_wheel_outside_the_checkout(tmp_path):
     code = (
         "import sys, keras_convmixer\n"
         "from keras_convmixer.cli import main\n"
-        "from keras_convmixer.training.recipe import list_recipes\n"
+        "from keras_convmixer.recipes import list_recipes\n"
         "from keras_convmixer.class_names import imagenet\n"
         "print(keras_convmixer.__file__, list_recipes(), len(imagenet()))\n"
         "sys.exit(main(['models']))\n"

@@ -24,8 +24,8 @@ def run(arguments):
     with quiet_tensorflow():
         from keras_convmixer import files
         from keras_convmixer.data import datasets, survey
+        from keras_convmixer.recipes import Recipe
         from keras_convmixer.training.build import preprocessing
-        from keras_convmixer.training.recipe import Recipe
     recipe = Recipe.load(
         arguments.recipe or ("digits" if arguments.source == "digits" else "imagenet"), arguments.set
     )

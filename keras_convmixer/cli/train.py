@@ -21,7 +21,7 @@ def add_arguments(parser):
 
 def run(arguments):
     with quiet_tensorflow():
-        from keras_convmixer.training.recipe import Recipe
+        from keras_convmixer.recipes import Recipe
         from keras_convmixer.training.train import train
     overrides = list(arguments.set)
     if arguments.data:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_convmixer import bundles, class_names, files
 from keras_convmixer.data import datasets, pipeline, unreadable, verify
 from keras_convmixer.errors import UserError
-from keras_convmixer.training.recipe import Recipe
+from keras_convmixer.recipes import Recipe
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_convmixer.training.depthwise import depthwise_convolution
+from keras_convmixer.training.depthwise_gradients import depthwise_convolution
 
 
 class FusedBatchNormalization(layers.BatchNormalization):

@@ -11,16 +11,13 @@ from keras_convmixer import bundles, files
 from keras_convmixer.data import datasets, pipeline
 from keras_convmixer.data.unreadable import Unreadable
 from keras_convmixer.errors import UserError
-from keras_convmixer.training import checkpoint, distribute
-from keras_convmixer.training import precision as precisions
+from keras_convmixer.recipes import Recipe
+from keras_convmixer.training import checkpoint, distribute, dtype_policy
 from keras_convmixer.training.allocator import keep_freed_memory
-from keras_convmixer.training.average import MovingAverage
 from keras_convmixer.training.build import build
+from keras_convmixer.training.compiled import compiled
+from keras_convmixer.training.ema import MovingAverage
 from keras_convmixer.training.evaluate import Meter
-from keras_convmixer.training.optimizer import AdamW, rate_multipliers
-from keras_convmixer.training.recipe import Recipe
-from keras_convmixer.training.schedule import OneCycle
-from keras_convmixer.training.training_model import training_model
 from keras_convmixer.training.validation import Validation
 
 
@@ -47,7 +44,7 @@ def train(recipe, workdir, *, devices=None, verbose="auto"):
     workdir = Path(workdir)
     _refuse_another_recipes(workdir, recipe)
     with distribute.on(devices) as strategy:
-        precision = _precision(recipe, devices)
+        precision = dtype_policy.of(recipe.training.precision, devices)
         return _train(recipe, workdir, strategy, precision, verbose)
 
 
@@ -127,25 +124,6 @@ def _train(recipe, workdir, strategy, precision, verbose):
     return bundle
 
 
-def compiled(recipe, model, steps, precision=None):
-    """The `training_model` of a plain model, compiled with the recipe's optimizer and loss.
-
-    Args:
-        recipe: a `Recipe`. model: the plain model. steps: in an epoch.
-        precision: a dtype policy. Default: the recipe's, for the devices that `train` takes by default.
-    """
-    precision = precision or _precision(recipe, None)
-    trained = training_model(model, precision, recipe.training.rematerialize)
-    trained.compile(
-        optimizer=_optimizer(recipe, trained, steps, loss_scaling=precision == "mixed_float16"),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        auto_scale_loss=False,
-    )
-    trained.optimizer.build(trained.trainable_variables)
-    return trained
-
-
 def _refuse_another_recipes(workdir, recipe):
     """Raises ValueError if a folder is the run of another recipe."""
     path = workdir / "recipe.yaml"
@@ -154,31 +132,6 @@ def _refuse_another_recipes(workdir, recipe):
         raise UserError(
             f"{workdir} is the run of another recipe ({'; '.join(differences[:4])}); choose another --workdir"
         )
-
-
-def _precision(recipe, devices):
-    """The dtype policy, said where the recipe leaves it open."""
-    asked = recipe.training.precision
-    policy = precisions.policy(asked, precisions.hardware(devices))
-    if policy != asked:
-        print(f"training.precision: {asked} is {policy} on this hardware", file=sys.stderr)
-    return policy
-
-
-def _optimizer(recipe, model, steps, loss_scaling):
-    """The recipe's AdamW under its triangle."""
-    settings = recipe.optimizer
-    return AdamW(
-        OneCycle(settings.learning_rate, recipe.training.epochs, steps),
-        weight_decay=settings.weight_decay,
-        beta_1=settings.beta_1,
-        beta_2=settings.beta_2,
-        epsilon=settings.epsilon,
-        decay_1d=settings.decay == "all",
-        multipliers=rate_multipliers(model, settings.backbone_multiplier, settings.layer_decay),
-        global_clipnorm=settings.clip_norm,
-        loss_scaling=loss_scaling,
-    )
 
 
 def _class_weights(images):

@@ -19,7 +19,7 @@ from PIL import Image
 from keras_convmixer import Preprocessing
 from keras_convmixer.data import augment, draws, pipeline
 from keras_convmixer.data.encoded_images import in_memory
-from keras_convmixer.training.recipe import Augmentation
+from keras_convmixer.recipes import Augmentation
 
 COUNT, EPOCHS = 256, 12
 # How far from its expectation, in standard deviations, a figure that is right may lie. There are thousands of them.

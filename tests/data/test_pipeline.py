@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.data import datasets, pipeline
-from keras_convmixer.training.recipe import Augmentation
+from keras_convmixer.recipes import Augmentation
 
 PREPROCESSING = Preprocessing((12, 12), 1.0, "bilinear")
 EVERYTHING = Augmentation(

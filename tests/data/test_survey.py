@@ -9,7 +9,7 @@ from PIL import Image
 from keras_convmixer import Preprocessing
 from keras_convmixer.cli import main
 from keras_convmixer.data import datasets, survey
-from keras_convmixer.training.recipe import Augmentation
+from keras_convmixer.recipes import Augmentation
 
 RECIPE = Augmentation(crop_scale=(0.5, 1.0), flip=0.5, mixup=0.5, cutmix=0.5, random_erasing=0.5)
 SIZE = Preprocessing((16, 16), 1.0, "bilinear")

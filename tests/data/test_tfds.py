@@ -13,7 +13,7 @@ from keras_convmixer import Preprocessing, Recipe
 from keras_convmixer.data import decode, pipeline
 from keras_convmixer.data import tfds as sources
 from keras_convmixer.data.datasets import open_dataset
-from keras_convmixer.training.recipe import Augmentation
+from keras_convmixer.recipes import Augmentation
 
 
 def image(i):

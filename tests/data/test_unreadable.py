@@ -10,7 +10,7 @@ from keras_convmixer import Preprocessing
 from keras_convmixer.data import pipeline
 from keras_convmixer.data.encoded_images import from_files, in_memory
 from keras_convmixer.data.unreadable import Unreadable
-from keras_convmixer.training.recipe import Augmentation
+from keras_convmixer.recipes import Augmentation
 
 PREPROCESSING = Preprocessing((8, 8), 1.0, "bilinear")
 PLAIN = Augmentation()

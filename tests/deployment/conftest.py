@@ -8,7 +8,7 @@ from keras_convmixer import bundles
 from keras_convmixer.data import datasets, pipeline
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.preprocessing import Preprocessing
-from keras_convmixer.training.recipe import Recipe
+from keras_convmixer.recipes import Recipe
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ STEPS = """
 import numpy as np, keras, tensorflow as tf
 import keras_convmixer
 from keras_convmixer.training import distribute
-from keras_convmixer.training.average import MovingAverage
+from keras_convmixer.training.ema import MovingAverage
 from keras_convmixer.training.training_model import training_model
 
 rng = np.random.default_rng(0)

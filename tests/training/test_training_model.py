@@ -7,7 +7,7 @@ import tensorflow as tf
 from scipy.special import erfc
 
 import keras_convmixer
-from keras_convmixer.training.depthwise import depthwise_convolution
+from keras_convmixer.training.depthwise_gradients import depthwise_convolution
 from keras_convmixer.training.fused import biased
 from keras_convmixer.training.training_model import training_model
 

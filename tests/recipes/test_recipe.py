@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_convmixer import Recipe
-from keras_convmixer.training.recipe import list_recipes
+from keras_convmixer.recipes import Training, list_recipes
 
 
 @pytest.fixture
@@ -111,3 +111,50 @@ def test_differences_name_the_keys():
     other = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, epochs=3))
     assert recipe.differences(other) == [f"training.epochs: {recipe.training.epochs} here, 3 there"]
     assert recipe.differences(recipe) == []
+
+
+def test_a_recipe_inherits_from_its_base(written, tmp_path):
+    written("base: cifar10\noptimizer: {weight_decay: 0.1}\ntraining: {epochs: 7}\n")
+    (tmp_path / "below").mkdir()
+    path = tmp_path / "below" / "other.yaml"
+    path.write_text("base: ../mine.yaml\ntraining: {epochs: 9}\n")
+    recipe, cifar10 = Recipe.load(path), Recipe.load("cifar10")
+    assert (recipe.training.epochs, recipe.optimizer.weight_decay) == (9, 0.1)
+    assert recipe.differences(cifar10) == [
+        "optimizer.weight_decay: 0.1 here, 0.005 there",
+        "training.epochs: 9 here, 25 there",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("base: mine.yaml\n", "more than 10 recipes, each the base of the one before"),
+        ("base: nowhere.yaml\n", "no such recipe"),
+        ("base: [a]\n", "base must be a recipe's name or path"),
+    ],
+)
+def test_refuses_bases_that_lead_nowhere(written, text, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        Recipe.load(written(text))
+
+
+def test_overrides_may_be_dictionaries():
+    nested = {"training": {"epochs": 1}, "optimizer": {"learning_rate": 0.5}}
+    strings = ["training.epochs=1", "optimizer.learning_rate=0.5"]
+    assert Recipe.load("digits", nested) == Recipe.load("digits", strings)
+    with pytest.raises(ValueError, match=r"did you mean 'training.epochs'"):
+        Recipe.load("digits", {"training": {"epoch": 1}})
+
+
+def test_what_is_made_by_hand_is_checked_as_what_is_read():
+    made = Recipe(training=Training(epochs="3"), optimizer={"learning_rate": 0.1})
+    assert (made.training.epochs, made.optimizer.learning_rate) == (3, 0.1)
+    with pytest.raises(ValueError, match=r"unknown key 'epoch'; did you mean 'epochs'"):
+        Training(epoch=3)
+    with pytest.raises(ValueError, match=r"epochs: .* greater than or equal to 1, got 0"):
+        Training(epochs=0)
+    with pytest.raises(ValueError, match=r"unknown key 'optimizer.name_'"):
+        Recipe(optimizer={"name_": "sgd"})
+    with pytest.raises(ValueError, match="precision"):
+        dataclasses.replace(Training(), precision="fp8")

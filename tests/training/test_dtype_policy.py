@@ -1,6 +1,6 @@
 import pytest
 
-from keras_convmixer.training.precision import Hardware, hardware, policy
+from keras_convmixer.training.dtype_policy import Hardware, hardware, policy
 
 PASCAL, VOLTA, AMPERE, HOPPER = (Hardware("GPU", capability=c) for c in ((6, 0), (7, 5), (8, 0), (9, 0)))
 AMD = Hardware("GPU")

@@ -1,6 +1,7 @@
 """The dtype policy that a recipe's precision means on the hardware at hand."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import keras
@@ -41,6 +42,14 @@ def policy(precision, hardware):
     if hardware.has_bfloat16:
         return "mixed_bfloat16"
     return "mixed_float16" if hardware.kind == "GPU" else "float32"
+
+
+def of(precision, devices=None):
+    """The policy for some devices (see `distribute.names`), said on stderr where the recipe leaves it open."""
+    found = policy(precision, hardware(devices))
+    if found != precision:
+        print(f"training.precision: {precision} is {found} on this hardware", file=sys.stderr)
+    return found
 
 
 def hardware(devices=None):

@@ -1,0 +1,154 @@
+"""A training as plain data: read strictly from YAML, overridden key by key, saved beside the run."""
+
+import copy
+import dataclasses
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+import yaml
+
+from keras_convmixer.errors import UserError
+from keras_convmixer.recipes.sections import Augmentation, Data, Model, Optimizer, Training, explained, section
+
+_MOST_BASES = 10
+
+
+@section
+class Recipe:
+    """Everything that decides a training. `Recipe.load("cifar10")` reads one; see `recipes/*.yaml`."""
+
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 0
+    data: Data = Data()
+    model: Model = Model()
+    augmentation: Augmentation = Augmentation()
+    optimizer: Optimizer = Optimizer()
+    training: Training = Training()
+
+    @classmethod
+    def load(cls, name_or_path, overrides=()):
+        """Reads a recipe.
+
+        Args:
+            name_or_path: one of `list_recipes()`, or the path of a YAML file. Where it says `base:`, with another
+                recipe's name or a path relative to its own folder, it has that one's values but for its own.
+            overrides: strings like "training.epochs=5", each naming one key; or nested dictionaries, as
+                {"training": {"epochs": 5}}.
+
+        Raises:
+            UserError (a ValueError): a key is unknown (the message names the nearest), or a value is not what it
+                should be. FileNotFoundError: there is no such recipe.
+        """
+        values = _with_bases(name_or_path)
+        if isinstance(overrides, dict):
+            values = _merged(values, overrides)
+        else:
+            for override in overrides:
+                values = _merged(values, _parsed_override(override, values))
+        return cls.from_dict(values, source=str(name_or_path))
+
+    @classmethod
+    def from_dict(cls, values, source="recipe"):
+        """Builds a recipe from nested dictionaries, checked as `load` does."""
+        try:
+            return pydantic.TypeAdapter(cls).validate_python(values)
+        except pydantic.ValidationError as error:
+            raise UserError(f"{source}: {explained(cls, error)}") from None
+
+    def to_yaml(self):
+        """The whole recipe, every default written out, as `load` reads it."""
+        return yaml.safe_dump(pydantic.TypeAdapter(Recipe).dump_python(self, mode="json"), sort_keys=False)
+
+    def differences(self, other):
+        """Lines such as "training.epochs: 25 here, 5 there" for what two recipes disagree on."""
+        here, there = _flat(dataclasses.asdict(self)), _flat(dataclasses.asdict(other))
+        keys = dict.fromkeys([*here, *there])
+        return [f"{k}: {here.get(k)} here, {there.get(k)} there" for k in keys if here.get(k) != there.get(k)]
+
+
+def list_recipes():
+    """The names of the recipes that come with the package."""
+    folder = resources.files("keras_convmixer") / "recipes"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def _with_bases(name_or_path):
+    """The values of a recipe, on top of those of the recipes that it names as its base."""
+    layers, source = [], name_or_path
+    while source is not None:
+        if len(layers) == _MOST_BASES:
+            raise UserError(f"{name_or_path}: more than {_MOST_BASES} recipes, each the base of the one before")
+        text, folder = _read(source)
+        layers.append(_parsed(text, source))
+        base = layers[-1].pop("base", None)
+        if base is not None and not isinstance(base, str):
+            raise UserError(f"{source}: base must be a recipe's name or path, got {base!r}")
+        source = base if base is None or base in list_recipes() else folder / base
+    values = {}
+    for layer in reversed(layers):
+        values = _merged(values, layer)
+    return values
+
+
+def _read(name_or_path):
+    """The text of a recipe and the folder that it lies in."""
+    if str(name_or_path) in list_recipes():
+        file = resources.files("keras_convmixer") / "recipes" / f"{name_or_path}.yaml"
+        return file.read_text(encoding="utf-8"), Path()
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        known = ", ".join(list_recipes())
+        raise FileNotFoundError(f"{name_or_path}: no such recipe; give a YAML file or one of {known}")
+    try:
+        return path.read_text(encoding="utf-8"), path.parent
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not YAML: it is not text in UTF-8") from None
+
+
+def _parsed(text, source):
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # a ValueError of dates and numbers out of range
+        raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{source} must hold sections with keys, such as 'training:' with 'epochs: 5'")
+    return {key: {} if value is None and key in _SECTIONS else value for key, value in values.items()}
+
+
+def _parsed_override(override, values):
+    """Nested dictionaries for "section.key=value"."""
+    key, separator, text = str(override).partition("=")
+    if not separator or not key:
+        raise UserError(f"{override!r} is not an override; expected KEY=VALUE, such as training.epochs=5")
+    *sections, name = key.strip().split(".")
+    for section_name in sections:
+        values = {} if values.get(section_name) is None else values[section_name]
+        if not isinstance(values, dict):
+            raise UserError(f"{override!r}: {section_name!r} is not a section")
+    try:
+        nested = {name: yaml.safe_load(text)}
+    except (yaml.YAMLError, RecursionError, ValueError):
+        raise UserError(f"{override!r}: {text!r} is not a YAML value") from None
+    for section_name in reversed(sections):
+        nested = {section_name: nested}
+    return nested
+
+
+def _merged(under, over):
+    """Nested dictionaries, of which those on top win. An optimizer's `arguments` are one value."""
+    merged = copy.copy(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(under.get(key), dict) and key != "arguments"
+        merged[key] = _merged(under[key], value) if both else value
+    return merged
+
+
+def _flat(values, prefix=""):
+    flat = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+_SECTIONS = {field.name for field in dataclasses.fields(Recipe)} - {"seed"}

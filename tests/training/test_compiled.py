@@ -1,0 +1,79 @@
+"""What a recipe's optimizer section makes of the optimizer and its learning rate."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_convmixer
+from keras_convmixer.training.compiled import compiled
+
+STEPS = 10
+
+
+@pytest.fixture
+def optimizer(small_recipe):
+    model = keras_convmixer.ConvMixer(8, 1, 3, 1, input_shape=(8, 8, 3), num_classes=3, classifier_activation=None)
+    return lambda *overrides: compiled(small_recipe("training.epochs=4", *overrides), model, STEPS).optimizer
+
+
+def rates(optimizer):
+    found = []
+    for step in range(4 * STEPS):
+        optimizer.iterations.assign(step)
+        found.append(float(keras.ops.convert_to_numpy(optimizer.learning_rate)))
+    return np.array(found)
+
+
+def test_cosine_rises_over_the_warm_up_and_falls_to_zero(optimizer):
+    found = rates(
+        optimizer("optimizer.schedule=cosine", "optimizer.warmup_epochs=1", "optimizer.learning_rate=0.5")
+    )
+    np.testing.assert_allclose(found[:STEPS], 0.5 * np.arange(STEPS) / STEPS, atol=1e-6)
+    falling = 0.25 * (1 + np.cos(np.pi * np.arange(3 * STEPS) / (3 * STEPS)))
+    np.testing.assert_allclose(found[STEPS:], falling, atol=1e-6)
+    alone = rates(optimizer("optimizer.schedule=cosine", "optimizer.learning_rate=0.5"))
+    np.testing.assert_allclose(alone, 0.25 * (1 + np.cos(np.pi * np.arange(4 * STEPS) / (4 * STEPS))), atol=1e-6)
+
+
+def test_constant_stays(optimizer):
+    found = rates(optimizer("optimizer.schedule=constant", "optimizer.learning_rate=0.5"))
+    np.testing.assert_allclose(found, 0.5, rtol=1e-6)
+    found = rates(
+        optimizer("optimizer.schedule=constant", "optimizer.warmup_epochs=2", "optimizer.learning_rate=0.5")
+    )
+    np.testing.assert_allclose(found, 0.5 * np.minimum(np.arange(4 * STEPS) / (2 * STEPS), 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "Lion", "rmsprop", "muon"])
+def test_kerass_optimizers_go_by_their_names(optimizer, name):
+    made = optimizer(f"optimizer.name={name}", "optimizer.weight_decay=0.3", "optimizer.clip_norm=2.0")
+    assert type(made).__name__.lower() == name.lower()
+    assert isinstance(made, keras.optimizers.Optimizer)
+    assert (made.weight_decay, made.global_clipnorm) == (0.3, 2.0)
+    decays = {v.name for v in made._trainable_variables if made._use_weight_decay(v)}
+    assert decays == {"kernel"}
+
+
+def test_arguments_reach_the_optimizer_and_train(small_recipe, tmp_path):
+    settings = ["optimizer.name=sgd", "optimizer.arguments={momentum: 0.9, nesterov: true}"]
+    settings += ["optimizer.schedule=cosine", "optimizer.weight_decay=0", "training.batch_size=32", "model.dim=16"]
+    recipe = small_recipe(*settings, "optimizer.learning_rate=0.05", "training.epochs=3")
+    bundle = keras_convmixer.train(recipe, tmp_path, verbose=0)
+    assert keras_convmixer.evaluate(bundle, "digits").top(1) > 0.4
+    assert keras_convmixer.Recipe.load(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["optimizer.name=sdg"], "unknown optimizer.name 'sdg'; did you mean 'sgd'"),
+        (["optimizer.name=sgd", "optimizer.arguments={momentun: 0.9}"], "do not suit sgd: .*momentun"),
+        (["optimizer.arguments={momentum: 0.9}"], "adamw has keys of its own"),
+        (["optimizer.name=sgd", "optimizer.layer_decay=0.9"], "are for adamw"),
+        (["optimizer.warmup_epochs=1"], "one_cycle rises of itself"),
+        (["optimizer.schedule=cosine", "optimizer.warmup_epochs=4"], "must be less than training.epochs 4"),
+    ],
+)
+def test_what_does_not_fit_is_refused(optimizer, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        optimizer(*overrides)

@@ -9,7 +9,7 @@ _PUBLIC = {
     "Preprocessing": "preprocessing",
     "Recipe": "recipes",
     "create_model": "variants",
-    "evaluate": "training.evaluate",
+    "evaluate": "inference.evaluation",
     "export": "deployment.export",
     "fold": "deployment.fold",
     "features": "model",

@@ -22,9 +22,9 @@ from keras_convmixer.deployment import converter, keras_export, saved_model, tfl
 from keras_convmixer.deployment.fold import fold
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.errors import UserError
+from keras_convmixer.inference.evaluation import open_data
 from keras_convmixer.model import architecture
 from keras_convmixer.quiet import quiet_stderr
-from keras_convmixer.training.evaluate import open_data
 from keras_convmixer.variants import VARIANTS, create_model, get_variant
 from keras_convmixer.weights.state_dict import save_torch
 

@@ -26,7 +26,7 @@ def add_arguments(parser):
 def run(arguments):
     with quiet_tensorflow():
         from keras_convmixer.bundles import load
-        from keras_convmixer.training.evaluate import evaluate
+        from keras_convmixer.inference.evaluation import evaluate
     bundle = load(arguments.model)
     evaluation = evaluate(
         bundle,

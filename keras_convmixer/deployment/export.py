@@ -13,8 +13,8 @@ from keras_convmixer.data import decode, pipeline
 from keras_convmixer.deployment import comparison, keras_export, runtimes, saved_model, tflite
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.errors import UserError
+from keras_convmixer.inference.evaluation import open_data
 from keras_convmixer.quiet import quiet_stderr
-from keras_convmixer.training.evaluate import open_data
 
 # format → the name of what is written; TFLite's depends on the quantization.
 FORMATS = {"saved_model": "saved_model", "tflite": None, "onnx": "model.onnx", "openvino": "openvino"}

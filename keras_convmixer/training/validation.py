@@ -6,7 +6,6 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_convmixer.data.unreadable import Unreadable
 from keras_convmixer.training.distribute import average_batch_norm
 
 
@@ -16,21 +15,20 @@ class Validation(keras.callbacks.Callback):
     To stand before every callback that wants them.
 
     Args:
-        meter: the `Meter` of the held-out split.
+        meter: of the held-out split.
         bundle: the `Bundle` whose training model is measured in the place of its own.
         strategy: whose replicas' BatchNorm statistics are averaged before anything is measured or saved.
         average: the `MovingAverage` that is measured in the place of the model, or None.
-        unreadable: the `Unreadable` of the training split.
+        source: what the batches come from, see `training.sources`.
     """
 
-    def __init__(self, meter, bundle, strategy, average, unreadable):
+    def __init__(self, meter, bundle, strategy, average, source):
         super().__init__()
         self.meter = meter
         self.bundle = bundle
         self.strategy = strategy
         self.average = average
-        self.unreadable = unreadable
-        self.held_out_unreadable = Unreadable(meter.images)
+        self.source = source
 
     def on_epoch_end(self, epoch, logs=None):
         average_batch_norm(self.model, self.strategy)
@@ -38,7 +36,4 @@ class Validation(keras.callbacks.Callback):
         with self.average.lent() if self.average else contextlib.nullcontext(), np.errstate(invalid="ignore"):
             evaluation = self.meter.measure(dataclasses.replace(self.bundle, model=self.model))
             logs |= {"val_accuracy": evaluation.top(1), "val_loss": evaluation.loss}
-        for index in self.meter.unread:
-            self.held_out_unreadable.note(epoch, index)
-        counts = {"unreadable": self.unreadable, "val_unreadable": self.held_out_unreadable}
-        logs |= {name: images.count(epoch) for name, images in counts.items() if images.count(epoch)}
+        logs |= self.source.unreadable(epoch, self.meter.unread)

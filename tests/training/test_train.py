@@ -4,11 +4,13 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from PIL import Image
+from sklearn.datasets import load_digits
 
 import keras_convmixer
-from keras_convmixer.training import checkpoint, precision
+from keras_convmixer.training import checkpoint, dtype_policy
 
 
 def history(run):
@@ -189,7 +191,7 @@ def test_the_last_good_checkpoint_is_named_where_the_loss_stops_being_finite(sma
 def test_a_mixed_precision_is_named(small_recipe, tmp_path, capsys):
     keras_convmixer.train(small_recipe("training.epochs=1", "training.precision=mixed"), tmp_path, verbose=0)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["precision"] == precision.policy("mixed", precision.hardware())
+    assert metrics["precision"] == dtype_policy.policy("mixed", dtype_policy.hardware())
     assert f"training.precision: mixed is {metrics['precision']} on this hardware\n" in capsys.readouterr().err
 
 
@@ -253,3 +255,53 @@ def test_damaged_and_foreign_checkpoints_are_refused(compiled, tmp_path):
     checkpoint.write(path, {"model/0000/x": np.ones(3)}, {"history": []})
     with pytest.raises(ValueError, match="state of another model"):
         checkpoint.restore(path, compiled)
+
+
+def test_takes_a_recipes_name_and_keras_callbacks(small_recipe, tmp_path):
+    seen = []
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append((epoch, dict(logs))))
+    path = tmp_path / "mine.yaml"
+    path.write_text(small_recipe("training.epochs=2").to_yaml())
+    keras_convmixer.train(path, tmp_path / "run", callbacks=[callback], verbose=0)
+    assert [epoch for epoch, _ in seen] == [0, 1]
+    rows = history(tmp_path / "run")
+    assert [logs["val_accuracy"] for _, logs in seen] == [float(row["val_accuracy"]) for row in rows]
+    with pytest.raises(OSError, match="no such recipe"):
+        keras_convmixer.train("digit", tmp_path / "other", verbose=0)
+
+
+def own_batches(digits, first, last):
+    """Digits `first` to `last` as anyone would make them: arrays, batched."""
+    images = np.repeat((digits.images[first:last, ..., None] * 255 / 16).round(), 3, axis=-1).astype("float32")
+    return tf.data.Dataset.from_tensor_slices((images, digits.target[first:last])).shuffle(64, seed=1).batch(32)
+
+
+def test_trains_on_batches_of_ones_own(small_recipe, tmp_path):
+    digits = load_digits()
+    data = own_batches(digits, 0, 1400), own_batches(digits, 1400, 1797)
+    recipe = small_recipe("training.epochs=4", "training.batch_size=32", "model.dim=16")
+    names = [f"digit {i}" for i in range(10)]
+    bundle = keras_convmixer.train(recipe, tmp_path, data=data, classes=names, verbose=0)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert (metrics["split"], metrics["images"], bundle.classes[3]) == ("held out", 397, "digit 3")
+    right = sum((bundle.model.predict_on_batch(x).argmax(1) == y.numpy()).sum() for x, y in data[1])
+    assert (
+        metrics["top1"] == pytest.approx(right / 397) == pytest.approx(float(history(tmp_path)[-1]["val_accuracy"]))
+    )
+    assert metrics["top1"] > 0.5
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda data: {"data": data[0]}, "a pair of tf.data.Dataset"),
+        (lambda data: {"data": data}, r"needs classes=\[...\]"),
+        (lambda data: {"data": (data[0].repeat(), data[1]), "classes": range(10)}, "known number of batches"),
+        (lambda data: {"data": (data[0].unbatch(), data[1]), "classes": range(10)}, "must give batches"),
+    ],
+)
+def test_refuses_batches_that_it_cannot_train_on(small_recipe, tmp_path, change, message):
+    data = own_batches(load_digits(), 0, 64), own_batches(load_digits(), 64, 128)
+    with pytest.raises(ValueError, match=message):
+        keras_convmixer.train(small_recipe(), tmp_path, **change(data), verbose=0)
+    assert not list(tmp_path.iterdir())

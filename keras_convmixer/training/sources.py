@@ -1,0 +1,147 @@
+"""Where a training's batches come from, and what it is measured on: the recipe's data, or a user's own tf.data."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_convmixer.data import datasets, pipeline
+from keras_convmixer.data.unreadable import Unreadable
+from keras_convmixer.errors import UserError
+from keras_convmixer.inference.evaluation import Evaluation, Meter
+
+
+class RecipeData:
+    """The data that a recipe names.
+
+    Attributes:
+        classes: class names. steps: whole batches in an epoch.
+    """
+
+    def __init__(self, recipe):
+        self.recipe = recipe
+        data = recipe.data
+        self.dataset = datasets.open_dataset(
+            data.source,
+            validation_fraction=data.validation_fraction,
+            seed=recipe.seed,
+            allow_corrupt=data.allow_corrupt,
+        )
+        self.classes = self.dataset.classes
+        self.images = self.dataset.training()
+        self.steps = pipeline.steps_per_epoch(self.images, recipe.training.batch_size)
+        splits = {"unreadable": self.images, "val_unreadable": self.dataset.held_out()}
+        self._unreadable = {name: Unreadable(images) for name, images in splits.items()}
+
+    def batches(self, preprocessing, first_epoch):
+        """The stream of all epochs from `first_epoch` on."""
+        training = self.recipe.training
+        return pipeline.training_batches(
+            self.images,
+            preprocessing,
+            self.recipe.augmentation,
+            batch_size=training.batch_size,
+            seed=self.recipe.seed,
+            epochs=training.epochs,
+            first_epoch=first_epoch,
+            label_smoothing=training.label_smoothing,
+            class_weights=self._class_weights() if training.class_weights else None,
+            unreadable=self._unreadable["unreadable"],
+        )
+
+    def unreadable(self, epoch, held_out):
+        """How many images an epoch could not read, by the name of the figure, where there are any.
+
+        Args:
+            held_out: positions of those in the held-out split, which are named now unless they were before.
+        """
+        for index in held_out:
+            self._unreadable["val_unreadable"].note(epoch, index)
+        return {name: images.count(epoch) for name, images in self._unreadable.items() if images.count(epoch)}
+
+    def meter(self, preprocessing, replicas):
+        """What measures a model on the held-out split."""
+        size = self.recipe.training.batch_size
+        held_out, name = self.dataset.held_out(), self.dataset.held_out_name
+        return Meter(held_out, name, preprocessing, size, fill=replicas > 1)
+
+    def _class_weights(self):
+        """Each class's weight, the inverse of its frequency, 1 on average over the images."""
+        counts = np.bincount(self.images.labels, minlength=len(self.images.classes))
+        return len(self.images) / (len(self.images.classes) * counts)
+
+
+class OwnData:
+    """A user's own batches: a pair of `tf.data.Dataset`s, for training and for measuring.
+
+    Each gives batches (images, labels) or (images, labels, weights). Images are `(n, height, width, 3)`, RGB in
+    0–255, augmented as the user likes; labels class numbers `(n,)` or shares `(n, classes)`, for measuring class
+    numbers or one-hot. Of the recipe's sections `data` and `augmentation` nothing is used.
+
+    Args:
+        recipe: a `Recipe`. data: the pair. classes: class names, in the order of the labels.
+
+    Raises:
+        UserError: it is no such pair, or the length of the training data is not known.
+    """
+
+    def __init__(self, recipe, data, classes):
+        self._check(data, classes)
+        self.training, self.held_out = data
+        self.classes = tuple(map(str, classes))
+        self.steps = int(self.training.cardinality())
+        if self.steps < 1:
+            raise UserError(
+                "the training data must have a known number of batches: add "
+                ".apply(tf.data.experimental.assert_cardinality(N)), and leave out .repeat()"
+            )
+        if recipe.training.class_weights:
+            raise UserError("training.class_weights is for the recipe's data: give your own batches their weights")
+        self._smoothing = recipe.training.label_smoothing
+
+    @staticmethod
+    def _check(data, classes):
+        pair = isinstance(data, (tuple, list)) and len(data) == 2
+        if not pair or not all(isinstance(one, tf.data.Dataset) for one in data):
+            raise UserError("data must be a pair of tf.data.Dataset: (training, held out)")
+        if classes is None:
+            raise UserError("data of your own needs classes=[...], its class names in the order of the labels")
+        for one in data:
+            spec = one.element_spec
+            if not isinstance(spec, tuple) or len(spec) not in (2, 3) or spec[0].shape.rank != 4:
+                raise UserError(f"data must give batches (images (n, height, width, 3), labels), not {spec}")
+
+    def batches(self, preprocessing, first_epoch):
+        """The training data again and again: what differs between epochs is the user's."""
+        count, share = len(self.classes), self._smoothing
+
+        def ready(images, labels, *weights):
+            soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, count)
+            soft = tf.cast(soft, tf.float32) * (1 - share) + share / count
+            return (tf.cast(images, tf.float32), soft, *weights)
+
+        return self.training.map(ready, tf.data.AUTOTUNE).repeat().prefetch(2)
+
+    def unreadable(self, epoch, held_out):
+        return {}
+
+    def meter(self, preprocessing, replicas):
+        return _OwnMeter(self.held_out, self.classes)
+
+
+class _OwnMeter:
+    """What `Meter` is, for batches that come with their labels."""
+
+    unread = ()
+
+    def __init__(self, batches, classes):
+        self._batches, self._classes = batches, classes
+
+    def measure(self, bundle, *, verbose=0):
+        logits, labels = [], []
+        for images, own, *_ in self._batches:
+            found = bundle.model(keras.ops.convert_to_tensor(images.numpy(), "float32"), training=False)
+            logits.append(keras.ops.convert_to_numpy(found))
+            labels.append(own.numpy().argmax(1) if own.shape.rank == 2 else own.numpy())
+        if not logits:
+            raise UserError("the held-out data is empty")
+        return Evaluation("held out", bundle.classes, np.concatenate(logits), np.concatenate(labels).astype(int))

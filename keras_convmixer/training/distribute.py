@@ -1,6 +1,7 @@
 """One device or several: where a training runs, and what BatchNorm needs where replicas share it."""
 
 import contextlib
+import functools
 
 import keras
 import numpy as np
@@ -31,7 +32,7 @@ def on(devices=None):
     _make_logical_cpus(wanted)
     _check(wanted)
     if len(wanted) > 1:
-        yield tf.distribute.MirroredStrategy([f"/{device}" for device in wanted])
+        yield _mirrored(tuple(wanted))
     else:
         with tf.device(f"/{wanted[0]}") if devices else contextlib.nullcontext():
             yield tf.distribute.get_strategy()
@@ -56,6 +57,12 @@ def average_batch_norm(model, strategy):
             for variable in (layer.moving_mean, layer.moving_variance):
                 values = [replica.numpy() for replica in strategy.experimental_local_results(variable.value)]
                 variable.assign(np.mean(values, axis=0))
+
+
+@functools.cache
+def _mirrored(devices):
+    # One in a process: TensorFlow takes the reductions of two on the same devices for each other's.
+    return tf.distribute.MirroredStrategy([f"/{device}" for device in devices])
 
 
 def _make_logical_cpus(devices):

@@ -10,7 +10,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import keras_convmixer
+from keras_convmixer import Preprocessing
 from keras_convmixer.training import checkpoint, dtype_policy
+from keras_convmixer.training.sources import RecipeData
 
 
 def history(run):
@@ -305,3 +307,19 @@ def test_refuses_batches_that_it_cannot_train_on(small_recipe, tmp_path, change,
     with pytest.raises(ValueError, match=message):
         keras_convmixer.train(small_recipe(), tmp_path, **change(data), verbose=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_classes_are_weighed_by_the_inverse_of_their_frequency(small_recipe, tmp_path):
+    for name, count in (("rare", 5), ("common", 15)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            Image.new("L", (8, 8), 10 * i).save(tmp_path / name / f"{i}.png")
+    settings = [f"data.source={tmp_path}", "training.class_weights=true", "training.batch_size=16"]
+    source = RecipeData(small_recipe(*settings))
+    (_, labels, weights) = next(iter(source.batches(Preprocessing((8, 8), 1.0, "bilinear"), first_epoch=0)))
+    classes = np.array(source.classes)[labels.numpy().argmax(1)]
+    # Of 16 training images 4 are rare: each counts as much as three common ones, and all as much as 16.
+    assert sorted(set(zip(classes.tolist(), weights.numpy().tolist()))) == [
+        ("common", pytest.approx(2 / 3)),
+        ("rare", pytest.approx(2.0)),
+    ]

@@ -168,7 +168,9 @@ class Training:
         early_stopping: stop after so many epochs without a better validation accuracy, and keep the best
             epoch's weights instead of the last's. None never stops early.
         class_weights: weigh each class by the inverse of its frequency.
-        freeze_backbone: train the head alone.
+        freeze_backbone: train the head alone. "auto" does so where there is no GPU.
+        cached_crops: of a frozen backbone compute the features of so many crops of each image once, and train the
+            head on these (see `training.frozen_features`). None computes them anew in every epoch.
     """
 
     epochs: Positive = 25
@@ -179,4 +181,5 @@ class Training:
     rematerialize: bool = False
     early_stopping: Positive | None = None
     class_weights: bool = False
-    freeze_backbone: bool = False
+    freeze_backbone: bool | Literal["auto"] = False
+    cached_crops: Positive | None = None

@@ -44,9 +44,13 @@ class RecipeData:
             epochs=training.epochs,
             first_epoch=first_epoch,
             label_smoothing=training.label_smoothing,
-            class_weights=self._class_weights() if training.class_weights else None,
+            class_weights=self.class_weights() if training.class_weights else None,
             unreadable=self._unreadable["unreadable"],
         )
+
+    def plain(self, bundle):
+        """The model that is trained: the bundle's own."""
+        return bundle.model
 
     def unreadable(self, epoch, held_out):
         """How many images an epoch could not read, by the name of the figure, where there are any.
@@ -64,7 +68,7 @@ class RecipeData:
         held_out, name = self.dataset.held_out(), self.dataset.held_out_name
         return Meter(held_out, name, preprocessing, size, fill=replicas > 1)
 
-    def _class_weights(self):
+    def class_weights(self):
         """Each class's weight, the inverse of its frequency, 1 on average over the images."""
         counts = np.bincount(self.images.labels, minlength=len(self.images.classes))
         return len(self.images) / (len(self.images.classes) * counts)
@@ -120,6 +124,9 @@ class OwnData:
             return (tf.cast(images, tf.float32), soft, *weights)
 
         return self.training.map(ready, tf.data.AUTOTUNE).repeat().prefetch(2)
+
+    def plain(self, bundle):
+        return bundle.model
 
     def unreadable(self, epoch, held_out):
         return {}

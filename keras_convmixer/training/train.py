@@ -9,12 +9,14 @@ import keras
 from keras_convmixer import bundles, files
 from keras_convmixer.data import pipeline
 from keras_convmixer.errors import UserError
+from keras_convmixer.model import architecture
 from keras_convmixer.recipes import Recipe
-from keras_convmixer.training import checkpoint, distribute, dtype_policy
+from keras_convmixer.training import checkpoint, distribute, dtype_policy, memory
 from keras_convmixer.training.allocator import keep_freed_memory
 from keras_convmixer.training.build import build
 from keras_convmixer.training.compiled import compiled
 from keras_convmixer.training.ema import MovingAverage
+from keras_convmixer.training.frozen_features import FrozenFeatures
 from keras_convmixer.training.sources import OwnData, RecipeData
 from keras_convmixer.training.validation import Validation
 
@@ -51,10 +53,13 @@ def train(recipe, workdir, *, data=None, classes=None, devices=None, callbacks=(
     with distribute.on(devices) as strategy:
         precision = dtype_policy.of(recipe.training.precision, devices)
         source = RecipeData(recipe) if data is None else OwnData(recipe, data, classes)
-        return _train(recipe, workdir, source, strategy, precision, callbacks, verbose)
+        frozen = recipe.training.freeze_backbone
+        if frozen == "auto":
+            frozen = dtype_policy.hardware(devices).kind == "CPU"
+        return _train(recipe, workdir, source, strategy, precision, frozen, callbacks, verbose)
 
 
-def _train(recipe, workdir, source, strategy, precision, callbacks, verbose):
+def _train(recipe, workdir, source, strategy, precision, frozen, callbacks, verbose):
     training, replicas = recipe.training, strategy.num_replicas_in_sync
     if training.batch_size % replicas:
         raise UserError(
@@ -64,8 +69,13 @@ def _train(recipe, workdir, source, strategy, precision, callbacks, verbose):
     with strategy.scope():
         bundle = build(recipe.model, source.classes)
         for layer in bundle.model.layers:
-            layer.trainable = layer.name == "head" or not training.freeze_backbone
-        trained = compiled(recipe, bundle.model, source.steps, precision)
+            layer.trainable = layer.name == "head" or not frozen
+        if frozen and training.cached_crops and replicas == 1 and isinstance(source, RecipeData):
+            source = FrozenFeatures(source, bundle)
+        elif not frozen:
+            _say_what_it_takes(recipe, bundle, precision)
+        plain = source.plain(bundle)
+        trained = compiled(recipe, plain, source.steps, precision)
         average = MovingAverage(trained, training.ema) if training.ema else None
     # Only now is the folder this recipe's: what failed before this line leaves nothing in the way of another try.
     files.write_text(workdir / "recipe.yaml", recipe.to_yaml())
@@ -94,8 +104,9 @@ def _train(recipe, workdir, source, strategy, precision, callbacks, verbose):
         checkpoint.restore(checkpoints.best, trained, average.variables if average else None)
     if average:
         average.apply()
-    bundle.model.set_weights(trained.get_weights())
-    metrics = {"epochs": len(checkpoints.history), "precision": precision} | meter.measure(bundle).summary()
+    plain.set_weights(trained.get_weights())
+    evaluation = meter.measure(dataclasses.replace(bundle, model=plain))
+    metrics = {"epochs": len(checkpoints.history), "precision": precision, "frozen": frozen} | evaluation.summary()
     bundle = dataclasses.replace(bundle, path=workdir)
     bundles.save(bundle, workdir, metrics=metrics)
     return bundle
@@ -109,3 +120,20 @@ def _refuse_another_recipes(workdir, recipe):
         raise UserError(
             f"{workdir} is the run of another recipe ({'; '.join(differences[:4])}); choose another --workdir"
         )
+
+
+def _say_what_it_takes(recipe, bundle, precision):
+    """Prints an estimate of a step's memory on a CPU. Raises UserError where there is not as much."""
+    if dtype_policy.hardware().kind != "CPU":
+        return  # a GPU's memory is its own, and its libraries' needs differ
+    settings = recipe.training
+    needed = memory.step_bytes(
+        architecture(bundle.model),
+        bundle.preprocessing.input_size,
+        settings.batch_size,
+        precision,
+        settings.rematerialize,
+    )
+    available = memory.check(needed)
+    if needed > 2e9:
+        print(f"a step takes about {needed / 1e9:.1f} of {available / 1e9:.0f} GB", file=sys.stderr)

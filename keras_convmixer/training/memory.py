@@ -1,0 +1,34 @@
+"""What a training step will take, before it is tried."""
+
+import psutil
+
+from keras_convmixer.errors import UserError
+
+# Maps of a block's size that a step holds for each block and image, by precision and whether they are rematerialized:
+# measured on CPUs with ConvMixer-256/8 at batch 512 and ConvMixer-768/32 at batch 8 and 16, optimizer included.
+_MAPS = {("float32", False): 10.8, ("float32", True): 6.6, ("mixed", False): 5.8, ("mixed", True): 4.0}
+_REST = 1.0e9  # TensorFlow itself and the input
+
+
+def step_bytes(sizes, input_size, batch_size, precision="float32", rematerialize=False):
+    """An estimate of the largest resident memory of a training on a CPU, in bytes; right to about a quarter.
+
+    Args:
+        sizes: `dim`, `depth` and `patch_size` of the model. input_size: (height, width) in pixels.
+        batch_size: images in a step. precision: a dtype policy. rematerialize: as in a recipe.
+    """
+    patches = (input_size[0] // sizes["patch_size"]) * (input_size[1] // sizes["patch_size"])
+    kind = "mixed" if precision.startswith("mixed") else "float32"
+    return _REST + _MAPS[kind, rematerialize] * 4 * patches * sizes["dim"] * sizes["depth"] * batch_size
+
+
+def check(needed, available=None):
+    """Raises UserError, with what to do, where a step needs more memory than there is. Returns what is available."""
+    available = psutil.virtual_memory().available if available is None else available
+    if needed > available:
+        raise UserError(
+            f"a step would take about {needed / 1e9:.0f} GB and there are {available / 1e9:.0f} GB: set "
+            "training.freeze_backbone=true and training.cached_crops=8 to train the head alone, or a smaller "
+            "training.batch_size, or training.rematerialize=true"
+        )
+    return available

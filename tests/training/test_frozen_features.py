@@ -1,0 +1,87 @@
+"""The head trained on kept features is the head trained under a frozen backbone."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import keras_convmixer
+from keras_convmixer.training import memory
+
+
+def history(run):
+    return [{k: float(v) for k, v in row.items()} for row in csv.DictReader((run / "history.csv").open())]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A model that knows the digits a little."""
+    folder = tmp_path_factory.mktemp("start")
+    settings = {"model": {"dim": 16, "depth": 2}, "training": {"epochs": 2}, "augmentation": {"crop_scale": None}}
+    keras_convmixer.train(keras_convmixer.Recipe.load("digits", settings), folder, verbose=0)
+    return folder
+
+
+@pytest.fixture
+def frozen(start, small_recipe):
+    """A recipe that starts from that model with a new head's settings, and freezes the rest."""
+    settings = [f"model.weights={start}", "model.dim=null", "model.depth=null", "training.freeze_backbone=true"]
+    settings += ["training.epochs=3", "augmentation.crop_scale=[0.5, 1.0]", "augmentation.flip=0.5"]
+    return lambda *overrides: small_recipe(*settings, *overrides)
+
+
+def test_with_as_many_crops_as_epochs_it_is_the_training_under_a_frozen_backbone(frozen, tmp_path):
+    anew = keras_convmixer.train(frozen(), tmp_path / "anew", verbose=0)
+    kept = keras_convmixer.train(frozen("training.cached_crops=3"), tmp_path / "kept", verbose=0)
+    for ours, theirs in zip(kept.model.get_weights(), anew.model.get_weights()):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    for a, b in zip(history(tmp_path / "kept"), history(tmp_path / "anew"), strict=True):
+        assert a == pytest.approx(b, abs=1e-3)
+    assert json.loads((tmp_path / "kept" / "metrics.json").read_text())["frozen"] is True
+    top1 = keras_convmixer.evaluate(tmp_path / "kept").top(1)
+    assert top1 == pytest.approx(history(tmp_path / "kept")[-1]["val_accuracy"], abs=0.003)
+
+
+def test_fewer_crops_come_again_in_another_order_and_are_computed_once(frozen, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_CONVMIXER_CACHE", str(tmp_path / "cache"))
+    recipe = frozen("training.cached_crops=1", "training.epochs=4", "optimizer.learning_rate=0.05")
+    keras_convmixer.train(recipe, tmp_path / "run", verbose=0)
+    (kept,) = (tmp_path / "cache" / "features").iterdir()
+    made = kept.stat().st_mtime_ns
+    losses = [row["loss"] for row in history(tmp_path / "run")]
+    assert losses == sorted(losses, reverse=True)
+    again = keras_convmixer.train(recipe, tmp_path / "again", verbose=0)
+    assert kept.stat().st_mtime_ns == made
+    assert again.classes == keras_convmixer.load(tmp_path / "run").classes
+    keras_convmixer.train(frozen("training.cached_crops=1", "seed=1"), tmp_path / "seed", verbose=0)
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
+
+
+def test_mixed_images_have_no_features_of_their_own(frozen, tmp_path):
+    with pytest.raises(ValueError, match=r"set augmentation.mixup and cutmix to 0"):
+        keras_convmixer.train(frozen("training.cached_crops=2", "augmentation.mixup=0.5"), tmp_path, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "sizes, input_size, batch, precision, rematerialize, measured",
+    [
+        # docs/training_speed.md, and fine-tuning of ConvMixer-768/32 at 224×224
+        ({"dim": 256, "depth": 8, "patch_size": 2}, (32, 32), 512, "float32", False, 11.0),
+        ({"dim": 256, "depth": 8, "patch_size": 2}, (32, 32), 512, "float32", True, 6.3),
+        ({"dim": 256, "depth": 8, "patch_size": 2}, (32, 32), 512, "mixed_bfloat16", False, 6.0),
+        ({"dim": 768, "depth": 32, "patch_size": 7}, (224, 224), 16, "float32", False, 17.3),
+        ({"dim": 768, "depth": 32, "patch_size": 7}, (224, 224), 8, "float32", True, 5.7),
+    ],
+)
+def test_the_estimate_of_memory_is_near_what_was_measured(
+    sizes, input_size, batch, precision, rematerialize, measured
+):
+    found = memory.step_bytes(sizes, input_size, batch, precision, rematerialize) / 1e9
+    assert found == pytest.approx(measured, rel=0.25)
+
+
+def test_a_step_that_will_not_fit_is_refused_with_a_remedy():
+    assert memory.check(1e9, available=2e9) == 2e9
+    with pytest.raises(ValueError, match=r"about 17 GB and there are 8 GB: .*training.cached_crops"):
+        memory.check(17e9, available=8e9)

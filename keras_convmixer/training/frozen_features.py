@@ -19,9 +19,10 @@ from keras_convmixer.inference.evaluation import Evaluation
 class FrozenFeatures:
     """The data of a `RecipeData` as a frozen backbone sees it: a source of (features, labels) for the head.
 
-    The backbone looks at `cached_crops` epochs of the training stream and once at the held-out split. Epoch e of the
-    head sees what it made of the stream's epoch e modulo their number, so that with as many as epochs this is the
-    training of the head under a frozen backbone. Features are kept in the cache, by the content of all they depend on.
+    The backbone looks at `cached_crops` epochs of the training stream and once at the held-out split. Epoch e of
+    the head sees what it made of the stream's epoch e modulo their number, so that with as many as epochs this is
+    the training of the head under a frozen backbone. Features are kept in the cache, by the content of all that
+    they depend on.
 
     Args:
         data: a `RecipeData`. bundle: the `Bundle` whose head is to be trained.
@@ -153,9 +154,9 @@ class _HeadMeter:
 
 
 def _announce(seconds, batches):
+    minutes = max(1, round(seconds * batches / 60))
     print(
-        f"the backbone stays as it is and looks at each crop once: about {max(1, round(seconds * batches / 60))} min; "
-        "the head then takes seconds",
+        f"the backbone stays as it is and looks once at each crop: {minutes} min or so; the head takes seconds",
         file=sys.stderr,
         flush=True,
     )

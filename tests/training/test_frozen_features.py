@@ -74,9 +74,7 @@ def test_mixed_images_have_no_features_of_their_own(frozen, tmp_path):
         ({"dim": 768, "depth": 32, "patch_size": 7}, (224, 224), 8, "float32", True, 5.7),
     ],
 )
-def test_the_estimate_of_memory_is_near_what_was_measured(
-    sizes, input_size, batch, precision, rematerialize, measured
-):
+def test_memory_is_estimated_near_what_was_measured(sizes, input_size, batch, precision, rematerialize, measured):
     found = memory.step_bytes(sizes, input_size, batch, precision, rematerialize) / 1e9
     assert found == pytest.approx(measured, rel=0.25)
 

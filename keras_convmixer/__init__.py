@@ -5,6 +5,7 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Bundle": "bundles",
     "ConvMixer": "model",
     "Preprocessing": "preprocessing",
     "Recipe": "recipes",
@@ -12,7 +13,7 @@ _PUBLIC = {
     "evaluate": "inference.evaluation",
     "export": "deployment.export",
     "fold": "deployment.fold",
-    "features": "model",
+    "features": "parts",
     "list_models": "variants",
     "load": "bundles",
     "predict": "inference.prediction",

@@ -12,10 +12,11 @@ import json
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_convmixer import class_names, files
-from keras_convmixer.errors import UserError
-from keras_convmixer.model import architecture
+from keras_convmixer.errors import UserError, first_line
+from keras_convmixer.parts import architecture
 from keras_convmixer.preprocessing import Preprocessing
 from keras_convmixer.variants import VARIANTS, create_model, get_variant
 
@@ -25,7 +26,8 @@ class Bundle:
     """A model with what it takes to use it.
 
     Attributes:
-        model: images `(batch, height, width, 3)`, RGB in 0–255, to logits `(batch, len(classes))`.
+        model: images `(batch, height, width, 3)`, RGB in 0–255, to logits `(batch, len(classes))`. A softmax at the
+            end of the model that is given is left out.
         preprocessing: how an image file becomes the model's input.
         classes: class names in the order of the outputs; for ImageNet, WordNet ids.
         path: the folder it was read from, or None.
@@ -36,36 +38,60 @@ class Bundle:
     classes: tuple[str, ...]
     path: Path | None = None
 
+    def __post_init__(self):
+        object.__setattr__(self, "model", as_logits(self.model))
 
-def load(path_or_name):
-    """Loads a model folder, or a named variant with its published weights.
+
+def load(model, classes=None):
+    """The one door for models: whatever holds one, as a `Bundle`.
 
     Args:
-        path_or_name: a folder with `model.keras`, `preprocessing.json` and `classes.txt` (a run of `train`, a
-            shipped model), or a name of `list_models()` that has published weights.
-
-    Returns:
-        A `Bundle`. Its model ends in logits.
+        model: a model folder, with `model.keras`, `preprocessing.json` and `classes.txt` (a run of `train`, a
+            shipped model); a name of `list_models()` that has published weights; a `.keras` file or a
+            `keras.Model` of a ConvMixer of this package, trained in whatever way; or a `Bundle`.
+        classes: class names in the order of the outputs, or the path of a file with one a line; for a file or a
+            model alone, which do not know theirs. Default for 1,000 outputs: ImageNet's.
 
     Raises:
-        FileNotFoundError: there is no such folder or variant, or a file is missing in it.
-        ValueError: a file in it is not what it should be.
+        FileNotFoundError: there is no such folder, file or variant, or a file is missing in it.
+        UserError (a ValueError): a file in it is not what it should be, or class names are missing or too many.
     """
-    path = Path(path_or_name)
-    if not path.exists() and str(path_or_name) in VARIANTS:
-        model = create_model(path_or_name, weights="imagenet", classifier_activation=None)
-        return Bundle(model, get_variant(path_or_name).preprocessing, tuple(class_names.imagenet()))
-    if not path.exists():
-        raise FileNotFoundError(f"{path_or_name}: no such model folder, nor a known model ({', '.join(VARIANTS)})")
+    if isinstance(model, Bundle):
+        return model
+    if isinstance(model, keras.Model):
+        return around(model, classes)
+    path = Path(model).expanduser()
+    if path.is_file():
+        if path.suffix != ".keras":
+            raise UserError(
+                f"{path}: expected a model folder or a .keras file; `convmixer convert` makes one of weights"
+            )
+        return around(_load_keras(path), classes)
+    if classes is not None:
+        raise UserError(
+            f"{model} has class names of its own: give classes with a .keras file or a keras.Model alone"
+        )
+    return _load_folder(path) if path.exists() else _published(str(model))
+
+
+def _load_folder(path):
     for name in ("model.keras", "preprocessing.json", "classes.txt"):
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path} is not a model folder: it has no {name}")
     names = class_names.read(path / "classes.txt")
     preprocessing = Preprocessing.read(path / "preprocessing.json")
-    model = as_logits(_load_keras(path / "model.keras"))
-    if model.output_shape[-1] != len(names):
-        raise UserError(f"{path}: the model has {model.output_shape[-1]} outputs, classes.txt {len(names)} names")
-    return Bundle(model, preprocessing, names, path)
+    bundle = Bundle(_load_keras(path / "model.keras"), preprocessing, names, path)
+    if bundle.model.output_shape[-1] != len(names):
+        outputs = bundle.model.output_shape[-1]
+        raise UserError(f"{path}: the model has {outputs} outputs, classes.txt {len(names)} names")
+    return bundle
+
+
+def _published(name):
+    if name not in VARIANTS:
+        raise FileNotFoundError(f"{name}: no such model folder, nor a known model ({', '.join(VARIANTS)})")
+    model = create_model(name, weights="imagenet", classifier_activation=None)
+    return Bundle(model, get_variant(name).preprocessing, tuple(class_names.imagenet()))
 
 
 def save(bundle, path, *, recipe=None, metrics=None):
@@ -88,18 +114,18 @@ def save(bundle, path, *, recipe=None, metrics=None):
         files.write_text(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
 
-def around(model, classes_file=None):
+def around(model, classes=None):
     """A `Bundle` for a model that came without its preprocessing and class names, such as a converted checkpoint.
 
     The preprocessing is that of the named variant of the same sizes, or ImageNet's, with the model's own input
     size, mean and std.
 
     Args:
-        model: a ConvMixer of this package that takes RGB images and ends in logits.
-        classes_file: path of its class names, one a line. Default: ImageNet's, for a model of 1,000 classes.
+        model: a ConvMixer of this package that takes RGB images and has a head.
+        classes: its class names, or the path of a file with one a line. Default for 1,000 classes: ImageNet's.
 
     Raises:
-        ValueError: it takes no RGB images or has no head, or there are not as many names as it has outputs.
+        UserError (a ValueError): it takes no RGB images or has no head, or there are not as many names as outputs.
     """
     found = architecture(model)
     if not found["include_preprocessing"]:
@@ -116,32 +142,49 @@ def around(model, classes_file=None):
     # What the model computes with, without the rounding of its reciprocals.
     normalisation = {name: tuple(round(value, 9) for value in found[name]) for name in ("mean", "std")}
     preprocessing = dataclasses.replace(preprocessing, input_size=model.input_shape[1:3], **normalisation)
-    names = class_names.read(classes_file) if classes_file else tuple(class_names.imagenet())
-    if len(names) != model.output_shape[-1]:
+    outputs = model.output_shape[-1]
+    if classes is None and outputs == len(class_names.imagenet()):
+        classes = class_names.imagenet()
+    if classes is None:
         raise UserError(
-            f"the model has {model.output_shape[-1]} outputs, and there are {len(names)} class names: "
-            "give a file with one name a line for each output"
+            f"{model.name} names {outputs} classes, but not how they are called: give classes=[...], or on "
+            "the command line --classes FILE with one name a line"
+        )
+    names = class_names.read(classes) if isinstance(classes, (str, Path)) else tuple(map(str, classes))
+    if len(names) != outputs:
+        raise UserError(
+            f"the model has {outputs} outputs, and there are {len(names)} class names: "
+            "give one name for each output"
         )
     return Bundle(model, preprocessing, names)
 
 
 def as_logits(model):
     """The same model without a softmax at its end. Layers and weights are shared where nothing changes."""
-    head = model.layers[-1]
-    activation = keras.activations.serialize(getattr(head, "activation", keras.activations.linear))
-    if activation == "linear":
+    last = model.layers[-1]
+    if isinstance(last, keras.layers.Softmax):
+        return keras.Model(model.input, last.input, name=model.name)
+    activation = keras.activations.serialize(getattr(last, "activation", keras.activations.linear))
+    if activation == "linear" or not isinstance(last, (keras.layers.Dense, keras.layers.Activation)):
         return model
     if activation != "softmax":
         raise UserError(f"expected a model that ends in logits or softmax, not in {activation}")
-    bare = keras.layers.Dense.from_config(head.get_config() | {"activation": None})
-    logits = keras.Model(model.input, bare(head.input), name=model.name)
-    bare.set_weights(head.get_weights())
+    if isinstance(last, keras.layers.Activation):
+        return keras.Model(model.input, last.input, name=model.name)
+    bare = keras.layers.Dense.from_config(last.get_config() | {"activation": None})
+    logits = keras.Model(model.input, bare(last.input), name=model.name)
+    bare.set_weights(last.get_weights())
     return logits
 
 
 def _load_keras(path):
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever its parts raise on a damaged or foreign file.
-        first_line = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path} cannot be loaded: {first_line}") from error
+        raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
+    for variable in model.variables:
+        if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable))):
+            raise UserError(
+                f"{path}: {variable.path} is not finite, as after a training that diverged: take another"
+            )
+    return model

@@ -11,7 +11,6 @@ import math
 import numbers
 
 import keras
-import numpy as np
 from keras import layers
 
 from keras_convmixer.errors import UserError
@@ -117,52 +116,6 @@ def ConvMixer(
             weights = functools.partial(load_weights, source=weights)
         weights(model)
     return model
-
-
-def features(model):
-    """A model with the layers and weights of `model` that gives every block's output, for dense tasks.
-
-    Args:
-        model: a `ConvMixer`, with its top or without.
-
-    Returns:
-        A `keras.Model` of the same input. Its outputs are a list of `depth` maps, the first block's first, each of
-        shape `(batch, height // patch_size, width // patch_size, dim)`, or channels first as Keras is configured.
-
-    Raises:
-        ValueError: the model has no such blocks.
-    """
-    blocks = [layer.output for layer in model.layers if layer.name.endswith("_pointwise_norm")]
-    if not blocks:
-        raise UserError(f"{model.name} is not a ConvMixer of this package: it has no blocks")
-    return keras.Model(model.input, blocks, name=f"{model.name}_features")
-
-
-def architecture(model):
-    """The arguments with which `ConvMixer` builds a model's like, read off its layers.
-
-    Raises:
-        ValueError: the model is not one that `ConvMixer` built.
-    """
-    by_name = {layer.name: layer for layer in model.layers}
-    try:
-        patches, first = by_name["patch_embedding"], by_name["block_0_depthwise"]
-        rescaling = by_name.get("normalization")
-        arguments = {
-            "dim": patches.filters,
-            "depth": sum(name.endswith("_pointwise") for name in by_name),
-            "kernel_size": first.kernel_size[0],
-            "patch_size": patches.kernel_size[0],
-            "activation": keras.activations.serialize(by_name["patch_embedding_activation"].activation),
-            "include_preprocessing": rescaling is not None,
-            "include_top": "head" in by_name,
-        }
-    except KeyError as error:
-        raise UserError(f"{model.name} is not a ConvMixer of this package: it has no layer {error}") from None
-    if rescaling is not None:
-        scale, offset = np.ravel(rescaling.scale), np.ravel(rescaling.offset)
-        arguments |= {"mean": list(-offset / scale / 255), "std": list(1 / scale / 255)}
-    return arguments
 
 
 def patch_embedding(dim, patch_size, channels):

@@ -8,7 +8,8 @@ import keras
 
 from keras_convmixer import bundles
 from keras_convmixer.errors import UserError
-from keras_convmixer.model import ConvMixer, architecture
+from keras_convmixer.model import ConvMixer
+from keras_convmixer.parts import architecture
 from keras_convmixer.preprocessing import Preprocessing
 from keras_convmixer.variants import RESAMPLED, create_model, get_variant
 from keras_convmixer.weights.state_dict import load_state, state_dict

@@ -1,11 +1,10 @@
 """AdamW as PyTorch computes it."""
 
-import re
-
 import keras
 from keras import ops
 
 from keras_convmixer.errors import UserError
+from keras_convmixer.parts import parts
 from keras_convmixer.training.after_reduction import AfterReduction
 
 
@@ -113,8 +112,14 @@ def rate_multipliers(model, backbone_multiplier=1.0, layer_decay=1.0):
     Returns:
         Layer name → factor.
     """
-    blocks = {layer.name: re.match(r"block_(\d+)_", layer.name) for layer in model.layers if layer.name != "head"}
+    if all(variable.path.split("/")[-2] == "head" for variable in model.trainable_variables):
+        return {}
+    found = parts(model)
     # The patch embedding, and what comes before it, counts as the block before the first.
-    places = {name: int(block[1]) if block else -1 for name, block in blocks.items()}
-    depth = 1 + max(places.values())
-    return {name: backbone_multiplier * layer_decay ** (depth - place) for name, place in places.items()}
+    places = [(found.patch_embedding, -1)]
+    places += [(part, i) for i, block in enumerate(found.blocks) for part in (block.depthwise, block.pointwise)]
+    return {
+        layer.name: backbone_multiplier * layer_decay ** (found.depth - place)
+        for part, place in places
+        for layer in (part.layer, part.norm)
+    }

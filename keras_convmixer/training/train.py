@@ -9,7 +9,7 @@ import keras
 from keras_convmixer import bundles, files
 from keras_convmixer.data import pipeline
 from keras_convmixer.errors import UserError
-from keras_convmixer.model import architecture
+from keras_convmixer.parts import architecture
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.training import checkpoint, distribute, dtype_policy, memory
 from keras_convmixer.training.allocator import keep_freed_memory

@@ -12,7 +12,7 @@ from keras import ops
 from safetensors.numpy import save
 
 from keras_convmixer import files
-from keras_convmixer.errors import UserError
+from keras_convmixer.parts import parts
 from keras_convmixer.weights import resample
 from keras_convmixer.weights.stored_array import CheckpointError
 
@@ -153,15 +153,10 @@ def _sizes(shapes):
 
 def _variables(model, sequential=False):
     """Name in the state dict → (Keras variable, axes that turn the state dict's array into it)."""
-    layers = {layer.name: layer for layer in model.layers if layer.weights}
-    depth = sum(re.fullmatch(r"block_\d+_depthwise", name) is not None for name in layers)
-    names = layout(depth, sequential)
-    foreign, lacking = layers.keys() - names.keys(), names.keys() - layers.keys() - {"head"}
-    if foreign or lacking:
-        raise UserError(
-            f"{model.name} is not a ConvMixer of this package. Layers it lacks: {sorted(lacking)}; "
-            f"layers with weights that a ConvMixer has not: {sorted(foreign)}"
-        )
+    found = parts(model)
+    ours = [layer for one in found.convolutions for layer in (one.layer, one.norm)]
+    layers = {layer.name: layer for layer in (*ours, *([found.head] if found.head else []))}
+    names = layout(found.depth, sequential)
     return {
         f"{name}.{part}": (variable, axes)
         for layer, (name, parts) in names.items()

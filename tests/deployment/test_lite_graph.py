@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_fold import images, randomised
 
-from keras_convmixer.deployment import depthwise, tflite
+from keras_convmixer.deployment import depthwise_parts, tflite
 from keras_convmixer.deployment.lite_graph import groups_of
 
 
 @given(st.integers(1, 16), st.integers(1, 16))
 def test_each_tap_is_in_exactly_one_part(height, width):
     index = np.arange(height * width).reshape(height, width)
-    parts = depthwise.partition(height, width)
-    found = np.concatenate([depthwise.taps(part, index).ravel() for part in parts])
+    parts = depthwise_parts.partition(height, width)
+    found = np.concatenate([depthwise_parts.taps(part, index).ravel() for part in parts])
     assert sorted(found) == list(range(height * width))
     assert all(part.rows.count * part.columns.count <= 25 for part in parts)
     assert len(parts) == 1 or height * width > 25
@@ -25,7 +25,7 @@ def test_each_tap_is_in_exactly_one_part(height, width):
 
 @pytest.mark.parametrize("size, parts", [(5, 1), (7, 3), (9, 5)])
 def test_how_many_parts_the_papers_kernels_have(size, parts):
-    assert len(depthwise.partition(size, size)) == parts
+    assert len(depthwise_parts.partition(size, size)) == parts
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_large_kernel_is_split_unless_told_otherwise():
     model = randomised(kernel_size=9, dim=16, depth=2, classifier_activation=None)
     size = model.input_shape[1:3]
     split, whole = (operators(tflite.convert(model, size, split=s)) for s in (True, False))
-    assert split.count("DEPTHWISE_CONV_2D") == 2 * len(depthwise.partition(9, 9))
+    assert split.count("DEPTHWISE_CONV_2D") == 2 * len(depthwise_parts.partition(9, 9))
     assert whole.count("DEPTHWISE_CONV_2D") == 2
     assert not {"PAD", "STRIDED_SLICE"} & set(split)
 

@@ -17,6 +17,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 quickstart: $(VENV)/.install
 	$(BIN)/convmixer train --recipe digits --workdir $(RUN)

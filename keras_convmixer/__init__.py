@@ -1,10 +1,24 @@
 """ConvMixer ("Patches Are All You Need?", arXiv 2201.09792) for Keras."""
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what editors and type checkers see of the names below
+    from keras_convmixer.bundles import Bundle, load
+    from keras_convmixer.deployment.export import export
+    from keras_convmixer.deployment.fold import fold
+    from keras_convmixer.inference.evaluation import evaluate
+    from keras_convmixer.inference.prediction import predict
+    from keras_convmixer.model import ConvMixer
+    from keras_convmixer.parts import features
+    from keras_convmixer.preprocessing import Preprocessing
+    from keras_convmixer.recipes import Recipe
+    from keras_convmixer.training.train import train
+    from keras_convmixer.variants import create_model, list_models
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
+_MODULES = {
     "Bundle": "bundles",
     "ConvMixer": "model",
     "Preprocessing": "preprocessing",
@@ -12,25 +26,40 @@ _PUBLIC = {
     "create_model": "variants",
     "evaluate": "inference.evaluation",
     "export": "deployment.export",
-    "fold": "deployment.fold",
     "features": "parts",
+    "fold": "deployment.fold",
     "list_models": "variants",
     "load": "bundles",
     "predict": "inference.prediction",
     "train": "training.train",
 }
 
-__all__ = sorted(_PUBLIC)
+__all__ = [
+    "Bundle",
+    "ConvMixer",
+    "Preprocessing",
+    "Recipe",
+    "create_model",
+    "evaluate",
+    "export",
+    "features",
+    "fold",
+    "list_models",
+    "load",
+    "predict",
+    "train",
+]
+
+if not TYPE_CHECKING:  # or every misspelt name would be one of these
+
+    def __getattr__(name):
+        """Public names are imported when they are first used (PEP 562), so that this import is instant."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
-def __getattr__(name):
-    """Public names are imported when they are first used (PEP 562), so that `import keras_convmixer` is instant."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

@@ -9,6 +9,8 @@ metrics.json         how good it is, where that was measured
 
 import dataclasses
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -42,7 +44,9 @@ class Bundle:
         object.__setattr__(self, "model", as_logits(self.model))
 
 
-def load(model, classes=None):
+def load(
+    model: "Bundle | keras.Model | str | os.PathLike", classes: Sequence[str] | str | os.PathLike | None = None
+) -> Bundle:
     """The one door for models: whatever holds one, as a `Bundle`.
 
     Args:

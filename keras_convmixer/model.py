@@ -9,6 +9,8 @@ so a saved file loads wherever Keras does, in safe mode and without this package
 import functools
 import math
 import numbers
+import os
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import layers
@@ -21,25 +23,25 @@ BATCH_NORM = {"epsilon": 1e-5, "momentum": 0.9}
 
 
 def ConvMixer(
-    dim,
-    depth,
-    kernel_size=9,
-    patch_size=7,
+    dim: int,
+    depth: int,
+    kernel_size: int = 9,
+    patch_size: int = 7,
     *,
-    include_top=True,
-    include_preprocessing=True,
-    weights=None,
-    input_shape=None,
-    pooling=None,
-    num_classes=1000,
-    classifier_activation="softmax",
-    activation="gelu",
-    dropout=0.0,
-    stochastic_depth=0.0,
-    mean=None,
-    std=None,
-    name="convmixer",
-):
+    include_top: bool = True,
+    include_preprocessing: bool = True,
+    weights: str | os.PathLike | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
+    pooling: str | None = None,
+    num_classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    activation: str | Callable = "gelu",
+    dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    name: str = "convmixer",
+) -> keras.Model:
     """Builds a ConvMixer. `ConvMixer(1536, 20, kernel_size=9, patch_size=7)` is the paper's ConvMixer-1536/20.
 
     Input: images of shape `(batch, height, width, channels)` (or channels first, as Keras is configured), RGB,

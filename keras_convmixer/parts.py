@@ -58,7 +58,7 @@ class Parts:
         return (self.patch_embedding, *mixing)
 
 
-def parts(model):
+def parts(model: keras.Model) -> Parts:
     """The `Parts` of a model that `ConvMixer` built, or of a copy whose layers have the same names.
 
     Raises:
@@ -111,7 +111,7 @@ def architecture(model):
     return arguments
 
 
-def features(model):
+def features(model: keras.Model) -> keras.Model:
     """A model with the layers and weights of `model` that gives every block's output, for dense tasks.
 
     Args:

@@ -53,7 +53,7 @@ class Preprocessing:
             raise UserError(f"mean and std must be three numbers each, std above 0; got {self.mean}, {self.std}")
 
     @property
-    def resize_size(self):
+    def resize_size(self) -> tuple[int, ...]:
         """(height, width) that the resized image covers before the centre crop: floor(input_size / crop)."""
         return tuple(math.floor(side / self.crop) for side in self.input_size)
 

@@ -4,9 +4,13 @@ import dataclasses
 import difflib
 import functools
 import inspect
+from typing import TYPE_CHECKING, Any
 
 from keras_convmixer.errors import UserError
 from keras_convmixer.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import keras
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2471, 0.2435, 0.2616)
@@ -71,7 +75,7 @@ VARIANTS = {
 }
 
 
-def list_models():
+def list_models() -> list[str]:
     """The names that `create_model` takes."""
     return list(VARIANTS)
 
@@ -97,7 +101,7 @@ def get_variant(name):
     return VARIANTS[name]
 
 
-def create_model(name, /, **arguments):
+def create_model(name: str, /, **arguments: Any) -> "keras.Model":
     """Builds a named variant.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_convmixer.benchmark.runtimes import open_onnx, open_openvino, open_tflite
+from keras_convmixer.deployment.runtimes import open_onnx, open_openvino, open_tflite
 
 
 def serve(connection, form, folder, threads):

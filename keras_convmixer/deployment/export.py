@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -10,7 +11,8 @@ import tensorflow as tf
 
 from keras_convmixer import bundles, class_names, files
 from keras_convmixer.data import decode, pipeline
-from keras_convmixer.deployment import comparison, keras_export, runtimes, saved_model, tflite
+from keras_convmixer.deployment import keras_export, runtimes, saved_model, tflite
+from keras_convmixer.deployment.comparison import TOLERANCES, Comparison, Tolerance, compare
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation import open_data
@@ -39,14 +41,14 @@ class Report:
     quantize: str
     size: int
     threads: int | None
-    comparison: comparison.Comparison
-    tolerance: comparison.Tolerance
+    comparison: Comparison
+    tolerance: Tolerance
 
-    def as_json(self):
+    def as_json(self) -> str:
         """All of it; of the path the name alone, since the folder may be moved."""
         return json.dumps(dataclasses.asdict(self) | {"path": self.path.name}, indent=2)
 
-    def as_table(self):
+    def as_table(self) -> str:
         """The figures as lines of text."""
         got, asked = self.comparison, self.tolerance
         of_threads = f", {self.threads} threads" if self.threads else ""
@@ -62,20 +64,20 @@ class Report:
 
 
 def export(
-    model,
-    out,
+    model: bundles.Bundle | keras.Model | str | os.PathLike,
+    out: str | os.PathLike,
     *,
-    classes=None,
-    format="saved_model",
-    quantize="none",
-    data=None,
-    images=256,
-    features=False,
-    split=True,
-    tolerance=None,
-    threads=None,
-    allow_corrupt=False,
-):
+    classes: Sequence[str] | str | os.PathLike | None = None,
+    format: str = "saved_model",
+    quantize: str = "none",
+    data: str | os.PathLike | None = None,
+    images: int = 256,
+    features: bool = False,
+    split: bool = True,
+    tolerance: Tolerance | None = None,
+    threads: int | None = None,
+    allow_corrupt: bool = False,
+) -> Report:
     """Writes a model for deployment, reloads it and compares it with the Keras model on held-out images.
 
     What is written is the model's `fold`. Beside it the folder gets `labels.txt` (a class name a line, in the
@@ -95,7 +97,7 @@ def export(
         features: whether to give the last block's map too, as `features`; class activation maps need it.
         split: whether a TFLite file has depthwise kernels of more than 25 taps as sums of smaller ones, which is
             faster on CPUs (see `lite_graph`).
-        tolerance: a `comparison.Tolerance`. Default: that of `comparison.TOLERANCES`.
+        tolerance: a `comparison.Tolerance`. Default: that of `TOLERANCES`.
         threads: to run it with, but for a SavedModel. Default: as many as there are processors.
         allow_corrupt: whether more than 1 % of the data's images may be unreadable.
 
@@ -121,7 +123,7 @@ def export(
     nothing_held_out = "all" in dataset.splits and "validation" not in dataset.splits
     held_out = (dataset.split("all") if nothing_held_out else dataset.held_out()).spread(images)
     preprocessing = bundle.preprocessing
-    tolerance = tolerance or comparison.TOLERANCES[quantize]
+    tolerance = tolerance or TOLERANCES[quantize]
     reference = in_float32(bundle.model)
     if format == "saved_model":
         threads = None
@@ -146,14 +148,12 @@ def export(
                 opened = runtimes.open_onnx if format == "onnx" else runtimes.open_openvino
                 of_image = opened(temporary, threads)
         pairs = ((image, image) for image in _one_by_one(held_out, preprocessing))
-        found = comparison.compare(reference, of_image, pairs, len(held_out))
+        found = compare(reference, of_image, pairs, len(held_out))
         found.check(tolerance, path.name)
         if format == "saved_model":
             pairs = _files(held_out.spread(FILE_IMAGES), preprocessing)
             if pairs:
-                comparison.compare(reference, of_file, pairs, len(pairs)).check(
-                    tolerance, f"{path.name} (serve_bytes)"
-                )
+                compare(reference, of_file, pairs, len(pairs)).check(tolerance, f"{path.name} (serve_bytes)")
         size = sum(file.stat().st_size for file in [temporary, *temporary.rglob("*")] if file.is_file())
 
     report = Report(path, format, quantize, size, threads, found, tolerance)

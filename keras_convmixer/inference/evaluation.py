@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -30,7 +33,7 @@ class Evaluation:
     labels: np.ndarray
     skipped: tuple[tuple[str, str], ...] = ()
 
-    def top(self, k):
+    def top(self, k: int) -> float:
         """Fraction of images whose class is among the k likeliest. Of equal logits the first class wins."""
         own = np.take_along_axis(self.logits, self.labels[:, None], axis=1)
         before = np.arange(self.logits.shape[1]) < self.labels[:, None]
@@ -38,7 +41,7 @@ class Evaluation:
         return float(np.mean(rank < k))
 
     @property
-    def loss(self):
+    def loss(self) -> float:
         """Mean cross-entropy in nats."""
         logits = self.logits.astype(np.float64)
         shifted = logits - logits.max(axis=1, keepdims=True)
@@ -52,13 +55,13 @@ class Evaluation:
         pairs = self.labels * size + self.logits.argmax(axis=1)
         return np.bincount(pairs, minlength=size * size).reshape(size, size)
 
-    def per_class(self):
+    def per_class(self) -> dict[str, float]:
         """Class name → top-1 accuracy, for the classes that the split has."""
         confusion = self.confusion
         counts = confusion.sum(axis=1)
         return {name: confusion[i, i] / counts[i] for i, name in enumerate(self.classes) if counts[i]}
 
-    def summary(self):
+    def summary(self) -> dict:
         """Plain numbers for metrics.json. top5 is that of all classes where there are fewer than five."""
         return {
             "split": self.split,
@@ -70,7 +73,7 @@ class Evaluation:
             "per_class": {name: float(value) for name, value in self.per_class().items()},
         }
 
-    def table(self, worst=5):
+    def table(self, worst: int = 5) -> str:
         """The figures as lines of text, with the `worst` classes."""
         lines = [
             f"{self.split}: {len(self.labels)} images, {len(self.skipped)} skipped",
@@ -85,7 +88,7 @@ class Evaluation:
         lines += [f"  {name:<{width}}  {value:7.2%}" for name, (_, value) in zip(names, ranked)]
         return "\n".join(lines)
 
-    def save(self, folder):
+    def save(self, folder: str | os.PathLike) -> None:
         """Writes metrics.json, confusion_matrix.csv and confusion_matrix.png into a folder."""
         folder = Path(folder)
         files.write_text(folder / "metrics.json", json.dumps(self.summary(), indent=2) + "\n")
@@ -96,7 +99,16 @@ class Evaluation:
             _draw(self.confusion, [class_names.display_name(name) for name in self.classes], temporary)
 
 
-def evaluate(model, data=None, *, classes=None, split=None, batch_size=64, allow_corrupt=False, verbose="auto"):
+def evaluate(
+    model: bundles.Bundle | keras.Model | str | os.PathLike,
+    data: str | os.PathLike | None = None,
+    *,
+    classes: Sequence[str] | str | os.PathLike | None = None,
+    split: str | None = None,
+    batch_size: int = 64,
+    allow_corrupt: bool = False,
+    verbose: int | str = "auto",
+) -> Evaluation:
     """Measures a model on a split of a data set.
 
     Args:

@@ -5,8 +5,10 @@ import glob
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -32,7 +34,14 @@ class Prediction:
     error: str | None = None
 
 
-def predict(model, paths, *, classes=None, top=5, batch_size=32):
+def predict(
+    model: bundles.Bundle | keras.Model | str | os.PathLike,
+    paths: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    classes: Sequence[str] | str | os.PathLike | None = None,
+    top: int = 5,
+    batch_size: int = 32,
+) -> list[Prediction]:
     """Classifies image files.
 
     Args:

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import os
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +29,7 @@ class Recipe:
     training: Training = Training()
 
     @classmethod
-    def load(cls, name_or_path, overrides=()):
+    def load(cls, name_or_path: str | os.PathLike, overrides: Iterable[str] | dict = ()) -> "Recipe":
         """Reads a recipe.
 
         Args:
@@ -56,7 +58,7 @@ class Recipe:
         except pydantic.ValidationError as error:
             raise UserError(f"{source}: {explained(cls, error)}") from None
 
-    def to_yaml(self):
+    def to_yaml(self) -> str:
         """The whole recipe, every default written out, as `load` reads it."""
         return yaml.safe_dump(pydantic.TypeAdapter(Recipe).dump_python(self, mode="json"), sort_keys=False)
 
@@ -67,7 +69,7 @@ class Recipe:
         return [f"{k}: {here.get(k)} here, {there.get(k)} there" for k in keys if here.get(k) != there.get(k)]
 
 
-def list_recipes():
+def list_recipes() -> list[str]:
     """The names of the recipes that come with the package."""
     folder = resources.files("keras_convmixer") / "recipes"
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))

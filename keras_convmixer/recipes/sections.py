@@ -1,7 +1,7 @@
 """What a recipe may say, section by section: the keys, their types and ranges, their defaults."""
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import pydantic
 
@@ -15,7 +15,11 @@ NonNegative = Annotated[float, pydantic.Field(ge=0)]
 Range = tuple[float, float]
 
 
-def section(cls):
+Section = TypeVar("Section")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def section(cls: type[Section]) -> type[Section]:
     """A frozen dataclass that is checked when it is made, by hand or from a file.
 
     It is strict about names and lenient about spelling: YAML reads 1e-3 as a string, and "0.1" is a number all the

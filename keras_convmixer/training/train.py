@@ -1,7 +1,9 @@
 """Training: a recipe and a folder in, a model folder out. The same call resumes."""
 
 import dataclasses
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -22,7 +24,16 @@ from keras_convmixer.training.validation import Validation
 
 
 @pipeline.in_use()
-def train(recipe, workdir, *, data=None, classes=None, devices=None, callbacks=(), verbose="auto"):
+def train(
+    recipe: Recipe | str | os.PathLike,
+    workdir: str | os.PathLike,
+    *,
+    data: tuple | None = None,
+    classes: Sequence[str] | None = None,
+    devices: Sequence[str] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = "auto",
+) -> bundles.Bundle:
     """Trains a ConvMixer, or goes on with a training that was interrupted.
 
     Args:

@@ -1,0 +1,33 @@
+"""Every public name, used as a user would. Checked by mypy, not run."""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+import keras_convmixer
+
+
+def build() -> keras.Model:
+    names: list[str] = keras_convmixer.list_models()
+    model = keras_convmixer.ConvMixer(1536, 20, kernel_size=9, patch_size=7, input_shape=(224, 224, 3))
+    model = keras_convmixer.create_model(names[0], weights="imagenet", num_classes=10)
+    keras_convmixer.features(model)
+    return keras_convmixer.fold(model)
+
+
+def run(workdir: Path, mine: tuple[tf.data.Dataset, tf.data.Dataset]) -> float:
+    recipe = keras_convmixer.Recipe.load("digits", {"training": {"epochs": 1}})
+    bundle: keras_convmixer.Bundle = keras_convmixer.train(recipe, workdir, devices=["CPU:0"], verbose=0)
+    keras_convmixer.train(
+        "digits", "runs/digits", data=mine, classes=["a", "b"], callbacks=[keras.callbacks.Callback()]
+    )
+    evaluation = keras_convmixer.evaluate(bundle, "digits", split="validation", batch_size=8)
+    for prediction in keras_convmixer.predict(workdir, ["a.png", Path("b.png")], top=3):
+        name, probability = prediction.classes[0]
+        print(prediction.path.name, name.upper(), probability + 0.5)
+    report = keras_convmixer.export(bundle, workdir, format="tflite", quantize="int8", images=10)
+    print(report.as_table(), report.size + 1, keras_convmixer.load("saved_models/digits").classes[0].upper())
+    preprocessing = keras_convmixer.Preprocessing((32, 32), 1.0, "bilinear")
+    print(preprocessing.resize_size[0] + 1, keras_convmixer.__version__.upper())
+    return evaluation.top(1)

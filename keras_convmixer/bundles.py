@@ -42,6 +42,7 @@ class Bundle:
 
     def __post_init__(self):
         object.__setattr__(self, "model", as_logits(self.model))
+        object.__setattr__(self, "classes", class_names.check(self.classes, self.path or "classes"))
 
 
 def load(

@@ -1,10 +1,14 @@
 """Class names: their file, ImageNet's thousand, and how a folder's classes are matched to a head's."""
 
 import functools
+import unicodedata
 from importlib import resources
 from pathlib import Path
 
 from keras_convmixer.errors import UserError
+
+# Unicode's control characters, line and paragraph separators, and what stands for bytes that are no UTF-8.
+_UNFIT = ("Cc", "Zl", "Zp", "Cs")
 
 
 @functools.cache
@@ -49,9 +53,24 @@ def match(found, head):
 
 def read(path):
     """The names in a classes.txt: one a line, in the order of the model's outputs."""
-    names = Path(path).read_text(encoding="utf-8").splitlines()
+    try:
+        names = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} must name one class a line, as text in UTF-8") from None
     if not names or len(set(names)) != len(names):
         raise UserError(f"{path} must name one class a line, each once")
+    return check(names, path)
+
+
+def check(names, source):
+    """The names as a tuple. Raises UserError, quoting the first that a line of text or a terminal cannot hold.
+
+    A line break would make two names of one in classes.txt, and an escape sequence steers the terminal that shows
+    it.
+    """
+    for name in names:
+        if not name.strip() or any(unicodedata.category(character) in _UNFIT for character in name):
+            raise UserError(f"{source}: {name!r} cannot name a class: expected one line of visible characters")
     return tuple(names)
 
 

@@ -79,6 +79,7 @@ def ConvMixer(
         the wrong type. OSError: the weights are not there or cannot be downloaded.
     """
     input_shape = _checked_input_shape(input_shape, patch_size)
+    activation = _checked_activation(activation)
     _check_arguments(dim, depth, kernel_size, num_classes, pooling, include_top, dropout, stochastic_depth)
 
     def act_bn(x, conv):
@@ -230,6 +231,14 @@ def _checked_input_shape(input_shape, patch_size):
             if side < patch_size:
                 raise UserError(f"patch_size {patch_size} is larger than the input, {input_shape} {layout}")
     return input_shape
+
+
+def _checked_activation(activation):
+    try:
+        keras.activations.get(activation)
+    except ValueError:
+        raise UserError(f"activation must be gelu, relu or another of Keras's, got {activation!r}") from None
+    return activation
 
 
 def _check_arguments(dim, depth, kernel_size, num_classes, pooling, include_top, dropout, stochastic_depth):

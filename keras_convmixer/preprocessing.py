@@ -73,5 +73,5 @@ class Preprocessing:
     def read(cls, path):
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(f"{path} is not a preprocessing file: {error}") from None

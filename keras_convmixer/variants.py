@@ -1,12 +1,11 @@
 """The named ConvMixers, as data: sizes, preprocessing, published accuracy and weights."""
 
 import dataclasses
-import difflib
 import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from keras_convmixer.errors import UserError
+from keras_convmixer.errors import UserError, did_you_mean
 from keras_convmixer.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -95,9 +94,7 @@ def weight_sources(name):
 def get_variant(name):
     """The `Variant` of a name. Raises ValueError, with the nearest name, for an unknown one."""
     if name not in VARIANTS:
-        nearest = difflib.get_close_matches(str(name), VARIANTS, n=1, cutoff=0.4)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(VARIANTS)}"
-        raise UserError(f"unknown model {name!r}; {hint}")
+        raise UserError(f"unknown model {name!r}; {did_you_mean(name, VARIANTS, cutoff=0.4)}")
     return VARIANTS[name]
 
 
@@ -123,9 +120,8 @@ def create_model(name: str, /, **arguments: Any) -> "keras.Model":
     known = inspect.signature(ConvMixer).parameters
     for argument in arguments:
         if argument not in known:
-            nearest = difflib.get_close_matches(argument, known, n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known: {', '.join(known)}"
-            raise TypeError(f"create_model() got an unknown argument {argument!r}{hint}")
+            hint = did_you_mean(argument, known, cutoff=0.6)
+            raise TypeError(f"create_model() got an unknown argument {argument!r}; {hint}")
     weights = arguments.pop("weights", None)
     if weights == "imagenet":
         weights = _fetch_published(name)

@@ -1,4 +1,9 @@
+import tempfile
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keras_convmixer import class_names
 
@@ -31,3 +36,27 @@ def test_reads_one_name_a_line(tmp_path):
         (tmp_path / "class_names.txt").write_text(text)
         with pytest.raises(ValueError, match="one class a line"):
             class_names.read(tmp_path / "class_names.txt")
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "a\r", "a\u2028b", "a\x85b", "\x1b[31mred", "\x00", "  ", "", "\udcff"])
+def test_names_that_no_line_or_terminal_can_hold_are_refused(bad):
+    with pytest.raises(ValueError, match="cannot name a class: expected one line of visible characters") as caught:
+        class_names.check(["dog", bad], "photos")
+    assert str(caught.value).isprintable()
+
+
+@given(st.lists(st.text(), min_size=1, unique=True))
+def test_names_that_pass_come_back_from_their_file(names):
+    try:
+        checked = class_names.check(names, "photos")
+    except ValueError:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "classes.txt"
+        path.write_text("".join(f"{name}\n" for name in checked), encoding="utf-8", newline="")
+        assert class_names.read(path) == tuple(names)
+
+
+@pytest.mark.parametrize("name", ["Straße", "犬　猫", "chien à poil", "🐕‍🦺", "n02084071"])
+def test_names_of_all_languages_pass(name):
+    assert class_names.check([name], "photos") == (name,)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_convmixer.cli import main
+import keras_convmixer
+from keras_convmixer.cli import main, models
+from keras_convmixer.errors import UserError
 
 SMALL = ["model.dim=8", "model.depth=1", "augmentation.crop_scale=null", "training.epochs=1"]
 
@@ -195,3 +197,52 @@ def test_nothing_but_the_answer_is_printed(run, photo):
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert done.stderr == ""
     assert len(json.loads(done.stdout)) == 1
+
+
+@pytest.mark.parametrize(
+    "error, expected, code",
+    [
+        (UserError("the photo is upside down"), "convmixer: the photo is upside down\n", 1),
+        (
+            FileNotFoundError(2, "No such file or directory", "a.png"),
+            "convmixer: a.png: No such file or directory\n",
+            1,
+        ),
+        (
+            ValueError("two and two\nmake five"),
+            "a fault of this program, please report it: ValueError: two and two",
+            70,
+        ),
+        (KeyError("weight"), "CONVMIXER_TRACEBACK=1 in the environment shows where", 70),
+    ],
+)
+def test_whose_fault_an_error_is_can_be_told(error, expected, code, monkeypatch, capsys):
+    def fails(arguments):
+        raise error
+
+    monkeypatch.setattr(models, "run", fails)
+    monkeypatch.delenv("CONVMIXER_TRACEBACK", raising=False)
+    assert main(["models"]) == code
+    err = said(capsys)[1]
+    assert expected in err
+    assert err.count("\n") == 1
+    monkeypatch.setenv("CONVMIXER_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        main(["models"])
+
+
+def test_a_keras_file_with_class_names_goes_into_every_command(photo, tmp_path, capsys):
+    model = keras_convmixer.ConvMixer(8, 1, 3, 2, input_shape=(8, 8, 3), num_classes=10)
+    model.save(tmp_path / "mine.keras")
+    (tmp_path / "names").write_text("".join(f"{i}\n" for i in range(10)))
+    file, names = str(tmp_path / "mine.keras"), ["--classes", str(tmp_path / "names")]
+    assert main(["predict", file, str(photo)]) == 1
+    assert "--classes FILE" in said(capsys)[1]
+    assert main(["predict", file, str(photo), *names, "--top", "1", "--json"]) == 0
+    assert json.loads(said(capsys)[0])[0]["classes"][0]["class"] in "0123456789"
+    assert main(["evaluate", file, *names, "--data", "digits", "--out", str(tmp_path / "e"), "--json"]) == 0
+    assert json.loads(said(capsys)[0])["images"] in (359, 1797)
+    assert (
+        main(["export", file, *names, "--data", "digits", "--format", "tflite", "--out", str(tmp_path / "x")]) == 0
+    )
+    assert (tmp_path / "x" / "labels.txt").read_text() == (tmp_path / "names").read_text()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_convmixer.deployment.runtimes import open_onnx, open_openvino, open_tflite
+from keras_convmixer.errors import first_line
 
 
 def serve(connection, form, folder, threads):
@@ -26,7 +27,7 @@ def serve(connection, form, folder, threads):
             seconds = time.perf_counter() - start
             connection.send((seconds, np.asarray(logits, np.float32), peak_memory()))
     except Exception as error:  # A peer may fail in any way; the others are measured all the same.
-        connection.send(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+        connection.send(f"{type(error).__name__}: {first_line(error)}")
 
 
 def peak_memory():

@@ -72,7 +72,8 @@ def _parser():
 
 def _explain(error):
     """Says in one line what went wrong. Returns the exit code: whose fault it is, the user's or the program's."""
-    if isinstance(error, (UserError, OSError, ImportError, MemoryError)):
+    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    if out_of_memory or isinstance(error, (UserError, OSError, ImportError)):
         print(f"convmixer: {one_line(error)}", file=sys.stderr)
         return 1
     print(

@@ -1,6 +1,5 @@
 """TensorFlow Datasets as sources: prepared by TFDS, then read still encoded, at random access."""
 
-import difflib
 import functools
 import hashlib
 import os
@@ -14,7 +13,7 @@ import tensorflow_datasets as tfds
 from keras_convmixer import files
 from keras_convmixer.data.encoded_images import Images, in_memory, on_cpu
 from keras_convmixer.data.progress import Progress
-from keras_convmixer.errors import UserError
+from keras_convmixer.errors import UserError, did_you_mean, first_line
 
 SPLITS = ("train", "validation", "test")
 MOST_IN_MEMORY = 4 * 2**30
@@ -67,9 +66,10 @@ def _builder(name):
         return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     except tfds.core.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)
-        nearest = difflib.get_close_matches(name.split("/")[0].split(":")[0].lower(), known, n=1, cutoff=0.5)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise UserError(f"{name}: neither a path nor a data set of TensorFlow Datasets{hint}") from None
+        hint = did_you_mean(name.split("/")[0].split(":")[0].lower(), known, otherwise="see convmixer data --help")
+        raise UserError(f"{name}: neither a path nor a data set of TensorFlow Datasets; {hint}") from None
+    except (ValueError, AssertionError) as error:  # a configuration or a version that it has not
+        raise UserError(f"{name}: {first_line(error)}") from error
 
 
 def _only_feature(builder, kind):
@@ -88,11 +88,14 @@ def _prepare(builder):
         _check_manual_files(builder)
     try:
         builder.download_and_prepare()
-    except (OSError, ValueError):
+    except OSError:
         raise
+    except ValueError as error:
+        raise UserError(f"{builder.name}: {first_line(error)}") from error
     except Exception as error:  # TFDS has no common base for what goes wrong in downloading and extracting.
-        line = str(error).strip().partition("\n")[0]
-        raise OSError(f"{builder.name} could not be prepared: {type(error).__name__}: {line}") from error
+        raise OSError(
+            f"{builder.name} could not be prepared: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def _check_manual_files(builder):

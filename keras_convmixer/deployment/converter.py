@@ -6,7 +6,7 @@ import tempfile
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_convmixer.errors import UserError
+from keras_convmixer.errors import UserError, first_line
 
 
 class NotBuiltIn(ValueError):
@@ -60,7 +60,7 @@ def convert(function, input_size, quantize="none", representative=None):
             names = re.findall(r"^(?:Custom|TF Select) ops: (.+)$", str(error), re.MULTILINE)
             if names:
                 raise NotBuiltIn(names) from error
-            raise UserError(f"TFLite conversion failed: {str(error).partition(chr(10))[0]}") from error
+            raise UserError(f"TFLite conversion failed: {first_line(error)}") from error
     check_operators(content)
     return content
 

@@ -127,6 +127,8 @@ def evaluate(
     Raises:
         ValueError: the data has a class that the model lacks, no such split, or too many unreadable images.
     """
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
     bundle = bundles.load(model, classes)
     recipe = _recipe(bundle)
     dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)

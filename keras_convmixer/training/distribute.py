@@ -66,7 +66,7 @@ def _mirrored(devices):
 
 
 def _make_logical_cpus(devices):
-    numbers = [int(device.removeprefix("CPU:")) for device in devices if device.startswith("CPU:")]
+    numbers = [int(device[4:]) for device in devices if device.startswith("CPU:") and device[4:].isdecimal()]
     if not numbers or max(numbers) == 0:
         return
     cpu = tf.config.list_physical_devices("CPU")[0]

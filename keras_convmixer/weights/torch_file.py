@@ -12,6 +12,7 @@ import zipfile
 
 import numpy as np
 
+from keras_convmixer.errors import first_line
 from keras_convmixer.weights.pickled import Tensor, unpickle
 from keras_convmixer.weights.stored_array import CheckpointError, StoredArray
 
@@ -67,7 +68,7 @@ def _blaming(path):
         raise CheckpointError(f"{path}: {error}") from None
     except Exception as error:
         # A damaged file fails wherever its nonsense first matters, in the zip reader or the pickle's operands.
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = first_line(error) or type(error).__name__
         raise CheckpointError(f"{path} is damaged or not a PyTorch checkpoint: {reason}") from error
 
 

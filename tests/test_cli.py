@@ -241,7 +241,7 @@ def test_a_keras_file_with_class_names_goes_into_every_command(photo, tmp_path, 
     assert main(["predict", file, str(photo), *names, "--top", "1", "--json"]) == 0
     assert json.loads(said(capsys)[0])[0]["classes"][0]["class"] in "0123456789"
     assert main(["evaluate", file, *names, "--data", "digits", "--out", str(tmp_path / "e"), "--json"]) == 0
-    assert json.loads(said(capsys)[0])["images"] in (359, 1797)
+    assert json.loads(said(capsys)[0])["images"] == 1797
     assert (
         main(["export", file, *names, "--data", "digits", "--format", "tflite", "--out", str(tmp_path / "x")]) == 0
     )

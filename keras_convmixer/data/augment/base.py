@@ -75,12 +75,13 @@ class SeededAugmentation(keras_cv.layers.BaseImageAugmentationLayer):
         return inputs | {"images": tf.ensure_shape(augmented, images.shape)}
 
     def _check(self, inputs):
+        # A plain ValueError: AutoGraph, in a Dataset.map, makes another error of a subclass.
         name = type(self).__name__
         if "seeds" not in inputs:
-            raise UserError(f'{name} takes a dictionary with "images" and "seeds", got {list(inputs)}')
+            raise ValueError(f'{name} takes a dictionary with "images" and "seeds", got {list(inputs)}')
         shape = inputs["images"].shape[-3:]
         if None in shape or shape[-1] != 3:
-            raise UserError(f"{name} needs images (height, width, 3) of a known size, got {shape}")
+            raise ValueError(f"{name} needs images (height, width, 3) of a known size, got {shape}")
 
     def get_config(self):
         return super().get_config() | {"salt": self.salt}

@@ -39,7 +39,7 @@ class MixUpCutMix(SeededAugmentation):
             then: what is done to each mixed image `(height, width, 3)` with its seeds, while it is at hand.
         """
         if "seeds" not in inputs or "labels" not in inputs:
-            raise UserError(
+            raise ValueError(
                 f'MixUpCutMix takes a dictionary with "images", "labels" and "seeds", got {list(inputs)}'
             )
         images, seeds = inputs["images"], inputs["seeds"][0]
@@ -70,7 +70,7 @@ class MixUpCutMix(SeededAugmentation):
         return self.augment_batch(inputs)
 
     def _augment(self, inputs):
-        raise UserError("MixUpCutMix mixes the images of a batch: call it on a batch, not on a single image")
+        raise ValueError("MixUpCutMix mixes the images of a batch: call it on a batch, not on a single image")
 
     def _mixup(self, _, seeds):
         """What to do to an image and its partner, and λ."""

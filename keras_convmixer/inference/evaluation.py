@@ -192,7 +192,8 @@ class Meter:
             ValueError: the split has a class that the model lacks, or none of its images can be read.
         """
         positions = np.asarray(class_names.match(self.images.classes, bundle.classes))
-        if next(iter(self._batches), None) is None:
+        # Looked at before the first reading alone: it costs a start of the stream.
+        if not self._read and next(iter(self._batches), None) is None:
             raise UserError(f"none of the {len(self.images)} images of the split {self.split!r} can be read")
         self._read.clear()
         logits = bundle.model.predict(self._batches, verbose=verbose)[: len(self._read)]

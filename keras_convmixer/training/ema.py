@@ -27,9 +27,7 @@ class MovingAverage(keras.callbacks.Callback):
         ]
 
     def on_train_batch_end(self, batch, logs=None):
-        if keras.backend.backend() == "jax":
-            # Between steps Keras keeps the variables' arrays elsewhere. This moves none of them.
-            self.model.jax_state_sync()
+        # On JAX, naming self.model brings the variables up to date; between steps their arrays are elsewhere.
         step = int(ops.convert_to_numpy(self.model.optimizer.iterations))
         momentum = min(self.momentum, (1 + step) / (10 + step))
         for average, source in zip(self.variables, self.sources):

@@ -5,6 +5,7 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Bundle": "bundles",
     "ConvMixer": "model",
     "Preprocessing": "preprocessing",
     "Recipe": "training.recipe",
@@ -12,7 +13,7 @@ _PUBLIC = {
     "evaluate": "training.evaluate",
     "export": "deployment.export",
     "fold": "deployment.fold",
-    "features": "model",
+    "features": "parts",
     "list_models": "variants",
     "load": "bundles",
     "predict": "inference.prediction",

@@ -2,6 +2,7 @@
 
 import functools
 from importlib import resources
+from os import PathLike
 from pathlib import Path
 
 from keras_convmixer.errors import UserError
@@ -53,6 +54,16 @@ def read(path):
     if not names or len(set(names)) != len(names):
         raise UserError(f"{path} must name one class a line, each once")
     return tuple(names)
+
+
+def listed(classes):
+    """Class names given as a list, or as the path of a file that `read` takes."""
+    if isinstance(classes, (str, PathLike)):
+        return read(classes)
+    names = tuple(map(str, classes))
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"classes must name each class once, got {_shortened(names) or 'none'}")
+    return names
 
 
 def _wordnet_id(name):

@@ -22,7 +22,7 @@ from keras_convmixer.deployment import converter, keras_export, saved_model, tfl
 from keras_convmixer.deployment.fold import fold
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.errors import UserError
-from keras_convmixer.model import architecture
+from keras_convmixer.parts import architecture
 from keras_convmixer.quiet import quiet_stderr
 from keras_convmixer.training.evaluate import open_data
 from keras_convmixer.variants import VARIANTS, create_model, get_variant
@@ -33,15 +33,16 @@ REPRESENTATIVE_IMAGES = 100
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime", "openvino", "torch", "timm")
 
 
-def benchmark(models, *, peers=False, data=None, images=64, rounds=10, threads=None):
+def benchmark(models, *, classes=None, peers=False, data=None, images=64, rounds=10, threads=None):
     """Measures every form of some models, all on the same images.
 
     Each form runs in a process of its own, and the forms take turns, so that what slows the machine for a while
     slows all of them.
 
     Args:
-        models: a `Bundle`, a folder or a name of `list_models()`, or a list of such. A name stands for random
-            weights: speed does not depend on them, and nothing is downloaded.
+        models: what `load` takes, or a list of such. A name of `list_models()` stands for random weights: speed
+            does not depend on them, and nothing is downloaded.
+        classes: as of `load`.
         peers: whether to measure also TFLite as the stock converter makes it from the plain model, and those of
             ONNX Runtime, OpenVINO and timm (eager, compiled, bfloat16) that are installed.
         data: what `--data` takes, for the images. Default: the data a folder's model was trained on; for random
@@ -61,21 +62,19 @@ def benchmark(models, *, peers=False, data=None, images=64, rounds=10, threads=N
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
     models = models if isinstance(models, (list, tuple)) else [models]
-    bundles_ = [_opened(model) for model in models]
+    bundles_ = [_opened(model, classes) for model in models]
     rows = [row for opened in bundles_ for row in _measured(*opened, peers, data, images, rounds, threads)]
     return Benchmark(tuple(rows), _machine(threads))
 
 
-def _opened(model):
+def _opened(model, classes):
     """A name and a `Bundle` for what `benchmark` takes."""
-    if isinstance(model, bundles.Bundle):
-        return (model.path.name if model.path else model.model.name), model
-    if not Path(model).exists() and str(model) in VARIANTS:
+    if isinstance(model, str) and model in VARIANTS and not Path(model).exists():
         plain = create_model(model, classifier_activation=None)
-        classes = tuple(map(str, range(plain.output_shape[-1])))
-        return str(model), bundles.Bundle(plain, get_variant(model).preprocessing, classes)
-    bundle = bundles.load(model)
-    return bundle.path.name, bundle
+        names = tuple(map(str, range(plain.output_shape[-1])))
+        return model, bundles.Bundle(plain, get_variant(model).preprocessing, names)
+    bundle = bundles.load(model, classes)
+    return (bundle.path.name if bundle.path else bundle.model.name), bundle
 
 
 def _measured(name, bundle, peers, data, count, rounds, threads):

@@ -3,7 +3,7 @@
 import sys
 
 from keras_convmixer.cli.start import quiet_tensorflow
-from keras_convmixer.cli.words import DATA_HELP
+from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP
 
 SUMMARY = "measure every form of a model: images/s, size, memory, agreement"
 EXAMPLE = "convmixer_768_32 --peers --out benchmark"
@@ -15,8 +15,10 @@ def add_arguments(parser):
         nargs="*",
         default="convmixer_256_8_ks5_p2",
         metavar="MODEL",
-        help="a run or model folder, or the name of a variant with random weights (default: %(default)s)",
+        help="a run or model folder, a .keras file, or the name of a variant with random weights "
+        "(default: %(default)s)",
     )
+    parser.add_argument("--classes", metavar="FILE", help=CLASSES_HELP)
     parser.add_argument(
         "--peers",
         action="store_true",
@@ -35,6 +37,7 @@ def run(arguments):
         from keras_convmixer.benchmark.measure import benchmark
     result = benchmark(
         arguments.models,
+        classes=arguments.classes,
         peers=arguments.peers,
         data=arguments.data,
         images=arguments.images,

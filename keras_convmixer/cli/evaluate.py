@@ -5,14 +5,15 @@ import sys
 from pathlib import Path
 
 from keras_convmixer.cli.start import quiet_tensorflow
-from keras_convmixer.cli.words import DATA_HELP
+from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP, MODEL_HELP
 
 SUMMARY = "measure a model on a data set"
 EXAMPLE = "runs/d --split test"
 
 
 def add_arguments(parser):
-    parser.add_argument("model", help="a run or model folder, or the name of a published model")
+    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument("--classes", metavar="FILE", help=CLASSES_HELP)
     parser.add_argument("--data", help=f"{DATA_HELP} (default: what the model was trained on)")
     parser.add_argument("--split", help="train, validation or test (default: the held-out one)")
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default: 64)")
@@ -27,7 +28,7 @@ def run(arguments):
     with quiet_tensorflow():
         from keras_convmixer.bundles import load
         from keras_convmixer.training.evaluate import evaluate
-    bundle = load(arguments.model)
+    bundle = load(arguments.model, arguments.classes)
     evaluation = evaluate(
         bundle,
         arguments.data,

@@ -1,14 +1,15 @@
 """`convmixer export`."""
 
 from keras_convmixer.cli.start import quiet_tensorflow
-from keras_convmixer.cli.words import DATA_HELP
+from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP, MODEL_HELP
 
 SUMMARY = "write a SavedModel, TFLite, ONNX or OpenVINO file, and compare it with the model"
 EXAMPLE = "runs/d --format tflite --quantize int8 --out exported"
 
 
 def add_arguments(parser):
-    parser.add_argument("model", help="a run or model folder, or the name of a published model")
+    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument("--classes", metavar="FILE", help=CLASSES_HELP)
     parser.add_argument(
         "--format",
         choices=("saved_model", "tflite", "onnx", "openvino"),
@@ -36,6 +37,7 @@ def run(arguments):
     report = export(
         arguments.model,
         arguments.out,
+        classes=arguments.classes,
         format=arguments.format,
         quantize=arguments.quantize,
         data=arguments.data,

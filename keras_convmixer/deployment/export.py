@@ -65,6 +65,7 @@ def export(
     model,
     out,
     *,
+    classes=None,
     format="saved_model",
     quantize="none",
     data=None,
@@ -83,7 +84,7 @@ def export(
     `tflite.convert` and `keras_export.save`.
 
     Args:
-        model: a `Bundle`, or what `load` takes: a folder or a name.
+        model, classes: as of `load`.
         out: the folder to write into: `saved_model/`, `model.tflite`, `model_int8.tflite`, `model.onnx` and so on.
         format: "saved_model", "tflite", or with the extra of that name "onnx" or "openvino".
         quantize: "none", "float16", "dynamic" or "int8"; for TFLite only.
@@ -114,7 +115,7 @@ def export(
         keras_export.check_installed(format)
     if keras.backend.backend() != "tensorflow":
         raise UserError("export works with Keras on TensorFlow only; set KERAS_BACKEND=tensorflow")
-    bundle = model if isinstance(model, bundles.Bundle) else bundles.load(model)
+    bundle = bundles.load(model, classes)
     dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)
     # "all" is there where one split was made into two: with too few images for that, none are held out.
     nothing_held_out = "all" in dataset.splits and "validation" not in dataset.splits

@@ -17,7 +17,6 @@ At inference it is a scale and a shift for each channel, and the next layers can
 The normalisation of the image goes into the patch embedding, which pads nothing. Dropout is gone.
 """
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,13 +24,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_convmixer.errors import UserError
+from keras_convmixer.parts import parts
 
 HOMOGENEOUS = ("relu", "leaky_relu", "linear")
-KNOWN = re.compile(
-    r"image|normalization|(patch_embedding|block_\d+_(depthwise|pointwise))(_activation|_norm)?"
-    r"|block_\d+_(drop|add)|pool|dropout|head"
-)
 
 
 class Convolution(NamedTuple):
@@ -90,10 +85,9 @@ def fold(model):
     Raises:
         ValueError: the model is not a ConvMixer of this package, or something was added to it.
     """
-    numbers = folded(model)
-    by_name = {layer.name: layer for layer in model.layers}
-    activation = numbers.activation
-    data_format, dtype = by_name["patch_embedding"].data_format, _dtype(model)
+    numbers, own = folded(model), parts(model)
+    activation, data_format = numbers.activation, own.patch_embedding.convolution.data_format
+    dtype = _dtype(own)
 
     def conv(kind, name, numbers, *size, **arguments):
         common = {"activation": activation, "data_format": data_format, "dtype": dtype, "name": name}
@@ -116,10 +110,9 @@ def fold(model):
         x = conv(layers.Conv2D, f"block_{i}_pointwise", block.pointwise, dim, 1)(z)
         x = affine(x, block.after) if block.after else x
 
-    pool = by_name.get("pool")
+    pool, head = own.pool, own.head
     pooled = (lambda x: type(pool).from_config(pool.get_config() | {"dtype": dtype})(x)) if pool else lambda x: x
-    if numbers.head:
-        head = by_name["head"]
+    if head:
         head = layers.Dense(head.units, activation=head.activation, dtype=dtype, name="head")
         x = _with(numbers.head, head)(pooled(x))
     elif isinstance(pool, layers.GlobalAveragePooling2D):
@@ -129,65 +122,51 @@ def fold(model):
     return keras.Model(image, x, name=model.name)
 
 
-def check(model):
-    """Raises ValueError unless the model is a ConvMixer of this package, with its head or without."""
-    names = {layer.name for layer in model.layers}
-    depth = sum(name.endswith("_pointwise") for name in names)
-    mixing = [f"block_{i}_{kind}" for i in range(depth) for kind in ("depthwise", "pointwise")]
-    needed = {f"{name}{part}" for name in ("patch_embedding", *mixing) for part in ("", "_activation", "_norm")}
-    foreign, missing = [name for name in names if not KNOWN.fullmatch(name)], needed - names
-    if foreign or missing or not depth:
-        problem = f"it has {', '.join(foreign[:5])}" if foreign else f"it lacks {', '.join(sorted(missing)[:5])}"
-        raise UserError(f"{model.name} is not a ConvMixer of this package, or was added to: {problem}")
-
-
 def folded(model):
     """The `Folded` numbers of a ConvMixer. Raises ValueError for any other model."""
-    check(model)
-    by_name = {layer.name: layer for layer in model.layers}
-    depth = sum(name.endswith("_pointwise") for name in by_name)
-    activation = by_name["patch_embedding_activation"].activation
+    own = parts(model)
+    activation = own.patch_embedding.activation.activation
     homogeneous = is_homogeneous(activation)
 
-    def scale_and_shift(name):
+    def scale_and_shift(norm):
         """A BatchNorm's scale in three factors, what goes before its activation, after it and into x; its shift."""
-        scale, shift = _batch_norm(by_name[f"{name}_norm"])
+        scale, shift = _batch_norm(norm)
         ones = np.ones_like(scale)
         if homogeneous:
             return np.abs(scale), ones, np.where(scale < 0, -1.0, 1.0), shift
         return ones, scale, ones, shift
 
-    kernel, bias = _weights(by_name["patch_embedding"])
-    if "normalization" in by_name:
-        kernel, bias = _after_normalization(by_name["normalization"], kernel, bias)
-    before, after, sign, shift = scale_and_shift("patch_embedding")
+    kernel, bias = _weights(own.patch_embedding.convolution)
+    if own.normalization:
+        kernel, bias = _after_normalization(own.normalization, kernel, bias)
+    before, after, sign, shift = scale_and_shift(own.patch_embedding.norm)
     patches = Convolution(kernel * before, bias * before)
     first = _affine(after, shift * sign)
 
     blocks = []
-    for i in range(depth):
-        kernel, bias = _weights(by_name[f"block_{i}_depthwise"])
-        before, branch, sign_z, shift_z = scale_and_shift(f"block_{i}_depthwise")
-        depthwise = Convolution(kernel * (sign * before)[:, None], bias * before)
+    for depthwise, pointwise, _ in own.blocks:
+        kernel, bias = _weights(depthwise.convolution)
+        before, branch, sign_z, shift_z = scale_and_shift(depthwise.norm)
+        mixing = Convolution(kernel * (sign * before)[:, None], bias * before)
         skip = sign * sign_z
 
-        kernel, bias = _weights(by_name[f"block_{i}_pointwise"])
+        kernel, bias = _weights(pointwise.convolution)
         bias = bias + shift_z @ kernel[0, 0]
         kernel = kernel * sign_z[:, None]
-        if i < depth - 1:
-            before, after, sign, shift = scale_and_shift(f"block_{i}_pointwise")
+        if len(blocks) < len(own.blocks) - 1:
+            before, after, sign, shift = scale_and_shift(pointwise.norm)
             kernel, bias = kernel * before, bias * before
             out = _affine(after, shift * sign)
         else:
             out = None
-        blocks.append(Block(depthwise, _factor(branch), _factor(skip), Convolution(kernel, bias), out))
+        blocks.append(Block(mixing, _factor(branch), _factor(skip), Convolution(kernel, bias), out))
 
-    scale, shift = _batch_norm(by_name[f"block_{depth - 1}_pointwise_norm"])
+    scale, shift = _batch_norm(own.blocks[-1].pointwise.norm)
     head = None
-    if "head" in by_name:
-        kernel, bias = _weights(by_name["head"])
+    if own.head:
+        kernel, bias = _weights(own.head)
         head = Convolution(kernel * scale[:, None], bias + shift @ kernel)
-    return _cast(Folded(activation, patches, first, tuple(blocks), Affine(scale, shift), head), _dtype(model))
+    return _cast(Folded(activation, patches, first, tuple(blocks), Affine(scale, shift), head), _dtype(own))
 
 
 def is_homogeneous(activation):
@@ -195,8 +174,8 @@ def is_homogeneous(activation):
     return keras.activations.serialize(activation) in HOMOGENEOUS
 
 
-def _dtype(model):
-    return "float64" if model.get_layer("patch_embedding").variable_dtype == "float64" else "float32"
+def _dtype(own):
+    return "float64" if own.patch_embedding.convolution.variable_dtype == "float64" else "float32"
 
 
 def _weights(layer):

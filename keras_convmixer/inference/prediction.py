@@ -32,11 +32,11 @@ class Prediction:
     error: str | None = None
 
 
-def predict(model, paths, *, top=5, batch_size=32):
+def predict(model, paths, *, classes=None, top=5, batch_size=32):
     """Classifies image files.
 
     Args:
-        model: a `Bundle`, or what `load` takes: a folder or a name.
+        model, classes: as of `load`.
         paths: a path or several, each a file, a folder (searched with all that is below it for image files) or a
             pattern with `*`, `?`, `[...]` or `**`.
         top: how many classes to name; all of them where the model has fewer.
@@ -51,7 +51,7 @@ def predict(model, paths, *, top=5, batch_size=32):
     if top < 1 or batch_size < 1:
         raise UserError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
     found = find_images([paths] if isinstance(paths, (str, Path)) else paths)
-    bundle = model if isinstance(model, bundles.Bundle) else bundles.load(model)
+    bundle = bundles.load(model, classes)
     names = [class_names.display_name(name) for name in bundle.classes]
     images = _decoded(found, bundle.preprocessing)
     predictions = []

@@ -95,11 +95,11 @@ class Evaluation:
             _draw(self.confusion, [class_names.display_name(name) for name in self.classes], temporary)
 
 
-def evaluate(model, data=None, *, split=None, batch_size=64, allow_corrupt=False, verbose="auto"):
+def evaluate(model, data=None, *, classes=None, split=None, batch_size=64, allow_corrupt=False, verbose="auto"):
     """Measures a model on a split of a data set.
 
     Args:
-        model: a `Bundle`, or what `load` takes: a folder or a name.
+        model, classes: as of `load`.
         data: what `--data` takes. Default: the data the model was trained on, by its recipe.yaml, with the
             same images held out.
         split: "train", "validation", "test", or "all" for data that has no splits of its own. Default: the
@@ -114,7 +114,7 @@ def evaluate(model, data=None, *, split=None, batch_size=64, allow_corrupt=False
     Raises:
         ValueError: the data has a class that the model lacks, no such split, or too many unreadable images.
     """
-    bundle = model if isinstance(model, bundles.Bundle) else bundles.load(model)
+    bundle = bundles.load(model, classes)
     recipe = _recipe(bundle)
     dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)
     if split is None:

@@ -1,11 +1,10 @@
 """AdamW as PyTorch computes it."""
 
-import re
-
 import keras
 from keras import ops
 
 from keras_convmixer.errors import UserError
+from keras_convmixer.parts import parts
 from keras_convmixer.training.after_reduction import AfterReduction
 
 
@@ -113,8 +112,12 @@ def rate_multipliers(model, backbone_multiplier=1.0, layer_decay=1.0):
     Returns:
         Layer name → factor.
     """
-    blocks = {layer.name: re.match(r"block_(\d+)_", layer.name) for layer in model.layers if layer.name != "head"}
-    # The patch embedding, and what comes before it, counts as the block before the first.
-    places = {name: int(block[1]) if block else -1 for name, block in blocks.items()}
-    depth = 1 + max(places.values())
-    return {name: backbone_multiplier * layer_decay ** (depth - place) for name, place in places.items()}
+    own = parts(model)
+    # The patch embedding counts as the block before the first.
+    places = [(own.patch_embedding,), *((block.depthwise, block.pointwise) for block in own.blocks)]
+    return {
+        layer.name: backbone_multiplier * layer_decay ** (len(own.blocks) - place)
+        for place, mixings in enumerate(places, start=-1)
+        for mixing in mixings
+        for layer in mixing
+    }

@@ -169,8 +169,8 @@ def _around(model, name, classes):
     found = architecture(model)
     if not found["include_preprocessing"]:
         raise UserError(
-            f"{name} does not normalise its images: build its like with include_preprocessing=True and the mean and "
-            "std that it was trained with, and take its weights over with set_weights"
+            f"{name} does not normalise its images: build its like with include_preprocessing=True and the mean "
+            "and std that it was trained with, and take its weights over with set_weights"
         )
     channels = channels_of(model.input_shape[1:])
     if channels != 3 or not found["include_top"]:

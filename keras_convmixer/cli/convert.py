@@ -11,12 +11,12 @@ EXAMPLE = "convmixer_768_32_ks7_p7_relu.pth.tar --out model.keras"
 
 def add_arguments(parser):
     parser.add_argument(
-        "source", help="a .pth, .pth.tar or .safetensors file or address; or a model folder or .keras file"
+        "source", help="a .pth, .pth.tar or .safetensors file or address; or a .keras file or model folder"
     )
     parser.add_argument(
         "--out",
         required=True,
-        help="a .keras file, a folder for every other command, or (from a Keras model) a .safetensors file for timm",
+        help="a .keras file, a folder for every other command, or (of a Keras model) a .safetensors file for timm",
     )
     parser.add_argument("--activation", help="gelu, relu, ...: checkpoints do not show it (default: the variant's)")
     parser.add_argument(
@@ -48,13 +48,16 @@ def run(arguments):
     if arguments.input_size:
         given["image_size"] = tuple(arguments.input_size)
     if out.suffix == ".safetensors":
-        save_torch(load_model(source) if source.suffix == ".keras" else bundles.load(source).model, out)
+        is_file = source.suffix == ".keras"
+        save_torch(load_model(source) if is_file else bundles.load(arguments.source).model, out)
     elif out.suffix == ".keras":
         model = variants.convert_checkpoint(arguments.source, ema=arguments.ema, **given)
         with files.replacing(out) as temporary:
             model.save(temporary)
     elif out.suffix:
         raise UserError(f"{out}: give --out a .keras file, a .safetensors file or a folder")
+    elif source.suffix == ".keras" and not given:
+        bundles.save(bundles.load(source, arguments.classes), out)
     else:
         given |= {"classifier_activation": None}
         model = variants.convert_checkpoint(arguments.source, ema=arguments.ema, **given)

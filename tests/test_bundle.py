@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import keras_convmixer
-from keras_convmixer import Preprocessing, bundle
+from keras_convmixer import Bundle, Preprocessing, bundles
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -11,8 +11,8 @@ CLASSES = ("ant", "bee", "cow")
 @pytest.fixture
 def saved(tmp_path):
     model = keras_convmixer.ConvMixer(8, 1, 3, 2, input_shape=(8, 8, 3), num_classes=3, classifier_activation=None)
-    ours = bundle.Bundle(model, Preprocessing((8, 8), 1.0), CLASSES)
-    bundle.save(ours, tmp_path / "m", recipe="seed: 0\n", metrics={"top1": 0.5})
+    ours = Bundle(model, Preprocessing((8, 8), 1.0), CLASSES)
+    bundles.save(ours, tmp_path / "m", recipe="seed: 0\n", metrics={"top1": 0.5})
     return ours, tmp_path / "m"
 
 
@@ -49,7 +49,7 @@ def test_says_what_is_wrong_with_a_folder(saved, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"not a model folder: it has no model.keras"):
         keras_convmixer.load(tmp_path)
     (path / "classes.txt").write_text("ant\nbee\n")
-    with pytest.raises(ValueError, match=r"3 outputs, classes.txt 2 names"):
+    with pytest.raises(ValueError, match=r"m: the model has 3 outputs, and there are 2 class names"):
         keras_convmixer.load(path)
     (path / "model.keras").write_bytes(b"not a model")
     (path / "classes.txt").write_text("ant\nbee\ncow\n")

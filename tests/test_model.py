@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from timm_layout import copy_into
 
 import keras_convmixer
-from keras_convmixer.model import architecture
+from keras_convmixer.parts import architecture
 
 SMALL = {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 4, "num_classes": 5, "input_shape": (32, 32, 3)}
 ORACLES = ["gelu_k9_p7", "relu_k7_p7", "gelu_k8_p2_even_kernel", "gelu_k5_p7_ragged_input", "gelu_k5_p2_gray"]

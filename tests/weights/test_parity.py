@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from keras_convmixer.model import ConvMixer, features
+from keras_convmixer.model import ConvMixer
+from keras_convmixer.parts import features
 from keras_convmixer.variants import convert_checkpoint
 from keras_convmixer.weights.load import load_weights, open_state
 from keras_convmixer.weights.state_dict import save_torch

@@ -14,13 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
+from keras import layers
 
 from keras_convmixer import class_names, files
-from keras_convmixer.errors import UserError, first_line
+from keras_convmixer.errors import UserError
+from keras_convmixer.model import channels_of
 from keras_convmixer.parts import architecture
 from keras_convmixer.preprocessing import Preprocessing
-from keras_convmixer.variants import VARIANTS, create_model, get_variant
+from keras_convmixer.variants import VARIANTS, alike, create_model, get_variant
+from keras_convmixer.weights.load import load_model
+
+_EXPECTED = "expected a model that ends in logits or softmax of classes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +32,14 @@ class Bundle:
     """A model with what it takes to use it.
 
     Attributes:
-        model: images `(batch, height, width, 3)`, RGB in 0–255, to logits `(batch, len(classes))`. A softmax at the
-            end of the model that is given is left out.
+        model: images `(batch, height, width, 3)`, RGB in 0–255, to logits `(batch, len(classes))`. A model given
+            with a softmax at its end becomes the same one without, see `as_logits`.
         preprocessing: how an image file becomes the model's input.
         classes: class names in the order of the outputs; for ImageNet, WordNet ids.
         path: the folder it was read from, or None.
+
+    Raises:
+        ValueError: the model ends in neither logits nor softmax, or has not as many outputs as there are classes.
     """
 
     model: keras.Model
@@ -43,60 +50,53 @@ class Bundle:
     def __post_init__(self):
         object.__setattr__(self, "model", as_logits(self.model))
         object.__setattr__(self, "classes", class_names.check(self.classes, self.path or "classes"))
+        outputs = self.model.output_shape[-1]
+        if outputs != len(self.classes):
+            raise UserError(
+                f"the model has {outputs} outputs, and there are {len(self.classes)} class names: "
+                "give one for each output, in their order"
+            )
 
 
 def load(
     model: "Bundle | keras.Model | str | os.PathLike", classes: Sequence[str] | str | os.PathLike | None = None
 ) -> Bundle:
-    """The one door for models: whatever holds one, as a `Bundle`.
+    """Makes a `Bundle` of whatever stands for a model.
 
     Args:
-        model: a model folder, with `model.keras`, `preprocessing.json` and `classes.txt` (a run of `train`, a
-            shipped model); a name of `list_models()` that has published weights; a `.keras` file or a
-            `keras.Model` of a ConvMixer of this package, trained in whatever way; or a `Bundle`.
-        classes: class names in the order of the outputs, or the path of a file with one a line; for a file or a
-            model alone, which do not know theirs. Default for 1,000 outputs: ImageNet's.
+        model: a folder with `model.keras`, `preprocessing.json` and `classes.txt` (a run of `train`, a shipped
+            model); a name of `list_models()` that has published weights; a `keras.Model` or the path of its
+            `.keras` file; or a `Bundle`. Of a Keras model, which must be a `ConvMixer` that normalises its images,
+            the preprocessing is its own normalisation and input size, and else that of the named variant of its
+            sizes, or ImageNet's.
+        classes: class names in the order of the outputs, or the path of a file with one a line. They go before
+            those that a folder or a `Bundle` has. A Keras model needs them, unless it has 1,000 outputs: these are
+            then taken for ImageNet's.
+
+    Returns:
+        A `Bundle`. Its model ends in logits.
 
     Raises:
-        FileNotFoundError: there is no such folder, file or variant, or a file is missing in it.
-        UserError (a ValueError): a file in it is not what it should be, or class names are missing or too many.
+        FileNotFoundError: there is no such folder, file or variant, or a file is missing in the folder.
+        ValueError: a file is not what it should be, or the model not one that can be used, or its classes have no
+            names or not as many as it has outputs.
     """
-    if isinstance(model, Bundle):
-        return model
+    classes = None if classes is None else class_names.listed(classes)
     if isinstance(model, keras.Model):
-        return around(model, classes)
-    path = Path(model).expanduser()
-    if path.is_file():
-        if path.suffix != ".keras":
-            raise UserError(
-                f"{path}: expected a model folder or a .keras file; `convmixer convert` makes one of weights"
-            )
-        return around(_load_keras(path), classes)
-    if classes is not None:
-        raise UserError(
-            f"{model} has class names of its own: give classes with a .keras file or a keras.Model alone"
-        )
-    return _load_folder(path) if path.exists() else _published(str(model))
-
-
-def _load_folder(path):
-    for name in ("model.keras", "preprocessing.json", "classes.txt"):
-        if not (path / name).is_file():
-            raise FileNotFoundError(f"{path} is not a model folder: it has no {name}")
-    names = class_names.read(path / "classes.txt")
-    preprocessing = Preprocessing.read(path / "preprocessing.json")
-    bundle = Bundle(_load_keras(path / "model.keras"), preprocessing, names, path)
-    if bundle.model.output_shape[-1] != len(names):
-        outputs = bundle.model.output_shape[-1]
-        raise UserError(f"{path}: the model has {outputs} outputs, classes.txt {len(names)} names")
-    return bundle
-
-
-def _published(name):
-    if name not in VARIANTS:
-        raise FileNotFoundError(f"{name}: no such model folder, nor a known model ({', '.join(VARIANTS)})")
-    model = create_model(name, weights="imagenet", classifier_activation=None)
-    return Bundle(model, get_variant(name).preprocessing, tuple(class_names.imagenet()))
+        return _around(model, model.name, classes)
+    if isinstance(model, Bundle):
+        return dataclasses.replace(model, classes=classes or model.classes)
+    path = Path(model)
+    if path.is_dir():
+        return _read(path, classes)
+    if path.is_file() and path.suffix == ".keras":
+        return _around(load_model(path), path, classes)
+    if path.exists():
+        raise UserError(f"{path} is neither a model folder nor a .keras file; of a checkpoint, `convert` makes one")
+    if str(model) in VARIANTS:
+        made = create_model(model, weights="imagenet", classifier_activation=None)
+        return Bundle(made, get_variant(model).preprocessing, classes or tuple(class_names.imagenet()))
+    raise FileNotFoundError(f"{model}: no such model folder, nor a known model ({', '.join(VARIANTS)})")
 
 
 def save(bundle, path, *, recipe=None, metrics=None):
@@ -119,77 +119,80 @@ def save(bundle, path, *, recipe=None, metrics=None):
         files.write_text(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
 
-def around(model, classes=None):
-    """A `Bundle` for a model that came without its preprocessing and class names, such as a converted checkpoint.
+def as_logits(model):
+    """The same model without a softmax at its end.
 
-    The preprocessing is that of the named variant of the same sizes, or ImageNet's, with the model's own input
-    size, mean and std.
-
-    Args:
-        model: a ConvMixer of this package that takes RGB images and has a head.
-        classes: its class names, or the path of a file with one a line. Default for 1,000 classes: ImageNet's.
+    Layers and weights are shared where nothing changes. A classifier of one's own, a `Dense` upon a `ConvMixer`
+    without its top, becomes the `head` of one with it.
 
     Raises:
-        UserError (a ValueError): it takes no RGB images or has no head, or there are not as many names as outputs.
+        ValueError: the model does not end in logits or softmax of classes.
     """
+    if not getattr(model, "layers", ()) or not isinstance(model.output_shape, tuple):
+        raise UserError(f"{model.name} has not one output: {_EXPECTED}")
+    output = model.output
+    last, activation = _last(output)
+    if activation == "softmax" and not isinstance(last, layers.Dense):
+        output = last.input
+        last, activation = _last(output)
+        activation = "linear" if activation == "linear" else f"{activation} and softmax"
+    if activation not in ("linear", "softmax"):
+        raise UserError(f"{model.name}: {_EXPECTED}, not in {activation}")
+    own_head = isinstance(last, layers.Dense) and "head" not in {layer.name for layer in model.layers}
+    if activation == "softmax" or own_head:
+        bare = layers.Dense.from_config(last.get_config() | {"activation": None, "name": "head"})
+        output = bare(last.input)
+        bare.set_weights(last.get_weights())
+    return model if output is model.output else keras.Model(model.input, output, name=model.name)
+
+
+def _last(output):
+    """What makes a model's output, and the name of its activation."""
+    last = output._keras_history.operation
+    if isinstance(last, layers.Softmax):
+        return last, "softmax"
+    return last, keras.activations.serialize(getattr(last, "activation", keras.activations.linear))
+
+
+def _read(path, classes):
+    """The `Bundle` in a folder."""
+    for name in ("model.keras", "preprocessing.json", "classes.txt"):
+        if not (path / name).is_file():
+            raise FileNotFoundError(f"{path} is not a model folder: it has no {name}")
+    classes = classes or class_names.read(path / "classes.txt")
+    preprocessing, model = Preprocessing.read(path / "preprocessing.json"), load_model(path / "model.keras")
+    try:
+        return Bundle(model, preprocessing, classes, path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _around(model, name, classes):
+    """A `Bundle` for a Keras model that came without its preprocessing."""
+    model = as_logits(model)
     found = architecture(model)
     if not found["include_preprocessing"]:
-        raise UserError(f"{model.name} does not normalise its images: build it with include_preprocessing")
-    if model.input_shape[-1] != 3 or not found["include_top"]:
         raise UserError(
-            f"a model folder is for RGB images and a head that names classes; this model takes "
-            f"{model.input_shape[-1]} channels and has {'a' if found['include_top'] else 'no'} head: "
-            "write it to a .keras file instead"
+            f"{name} does not normalise its images: build its like with include_preprocessing=True and the mean "
+            "and std that it was trained with, and take its weights over with set_weights"
         )
-    sizes = {name: found[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
-    alike = (v for v in VARIANTS.values() if sizes == {name: getattr(v, name) for name in sizes})
-    preprocessing = next((v.preprocessing for v in alike), Preprocessing())
-    # What the model computes with, without the rounding of its reciprocals.
-    normalisation = {name: tuple(round(value, 9) for value in found[name]) for name in ("mean", "std")}
-    preprocessing = dataclasses.replace(preprocessing, input_size=model.input_shape[1:3], **normalisation)
-    outputs = model.output_shape[-1]
-    if classes is None and outputs == len(class_names.imagenet()):
-        classes = class_names.imagenet()
+    channels = channels_of(model.input_shape[1:])
+    if channels != 3 or not found["include_top"]:
+        raise UserError(
+            f"a model for image files takes RGB images and has a head that names classes; {name} takes {channels} "
+            f"channels and has {'a' if found['include_top'] else 'no'} head: only a .keras file holds such a model"
+        )
+    if classes is None and model.output_shape[-1] == len(class_names.imagenet()):
+        classes = tuple(class_names.imagenet())
     if classes is None:
         raise UserError(
-            f"{model.name} names {outputs} classes, but not how they are called: give classes=[...], or on "
-            "the command line --classes FILE with one name a line"
+            f"{name} does not say what its {model.output_shape[-1]} outputs are: give classes=[...], or --classes "
+            "and a file with one name a line, in their order"
         )
-    names = class_names.read(classes) if isinstance(classes, (str, Path)) else tuple(map(str, classes))
-    if len(names) != outputs:
-        raise UserError(
-            f"the model has {outputs} outputs, and there are {len(names)} class names: "
-            "give one name for each output"
-        )
-    return Bundle(model, preprocessing, names)
-
-
-def as_logits(model):
-    """The same model without a softmax at its end. Layers and weights are shared where nothing changes."""
-    last = model.layers[-1]
-    if isinstance(last, keras.layers.Softmax):
-        return keras.Model(model.input, last.input, name=model.name)
-    activation = keras.activations.serialize(getattr(last, "activation", keras.activations.linear))
-    if activation == "linear" or not isinstance(last, (keras.layers.Dense, keras.layers.Activation)):
-        return model
-    if activation != "softmax":
-        raise UserError(f"expected a model that ends in logits or softmax, not in {activation}")
-    if isinstance(last, keras.layers.Activation):
-        return keras.Model(model.input, last.input, name=model.name)
-    bare = keras.layers.Dense.from_config(last.get_config() | {"activation": None})
-    logits = keras.Model(model.input, bare(last.input), name=model.name)
-    bare.set_weights(last.get_weights())
-    return logits
-
-
-def _load_keras(path):
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises whatever its parts raise on a damaged or foreign file.
-        raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
-    for variable in model.variables:
-        if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable))):
-            raise UserError(
-                f"{path}: {variable.path} is not finite, as after a training that diverged: take another"
-            )
-    return model
+    variant = alike(found)
+    preprocessing = variant.preprocessing if variant else Preprocessing()
+    size = model.input_shape[2:] if keras.config.image_data_format() == "channels_first" else model.input_shape[1:3]
+    # What the model computes with, without the rounding of its reciprocals.
+    mean, std = (tuple(round(value, 9) for value in found[name]) for name in ("mean", "std"))
+    size = preprocessing.input_size if None in size else size
+    return Bundle(model, dataclasses.replace(preprocessing, input_size=size, mean=mean, std=std), classes)

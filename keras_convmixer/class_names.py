@@ -3,6 +3,7 @@
 import functools
 import unicodedata
 from importlib import resources
+from os import PathLike
 from pathlib import Path
 
 from keras_convmixer.errors import UserError
@@ -72,6 +73,16 @@ def check(names, source):
         if not name.strip() or any(unicodedata.category(character) in _UNFIT for character in name):
             raise UserError(f"{source}: {name!r} cannot name a class: expected one line of visible characters")
     return tuple(names)
+
+
+def listed(classes):
+    """Class names given as a list, or as the path of a file that `read` takes."""
+    if isinstance(classes, (str, PathLike)):
+        return read(classes)
+    names = tuple(map(str, classes))
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"classes must name each class once, got {_shortened(names) or 'none'}")
+    return names
 
 
 def _wordnet_id(name):

@@ -6,7 +6,6 @@ activation and then BatchNorm, then a global average pool and a linear head. Onl
 so a saved file loads wherever Keras does, in safe mode and without this package.
 """
 
-import functools
 import math
 import numbers
 import os
@@ -32,6 +31,7 @@ def ConvMixer(
     include_preprocessing: bool = True,
     weights: str | os.PathLike | None = None,
     input_shape: tuple[int | None, ...] | None = None,
+    input_tensor: keras.KerasTensor | None = None,
     pooling: str | None = None,
     num_classes: int = 1000,
     classifier_activation: str | None = "softmax",
@@ -57,9 +57,13 @@ def ConvMixer(
         include_preprocessing: whether the model begins with `(x / 255 - mean) / std`. If False, it takes images
             that are already normalised.
         weights: None for random weights, or the path or https:// address of a ConvMixer's `.safetensors`, `.pth`,
-            `.pth.tar`, `.keras` or `.weights.h5` file. It must fit; but a head for another number of classes is
-            started anew, with a warning, and the patch embedding is adapted to other than its number of channels.
-        input_shape: image shape without the batch. Default `(224, 224, 3)`. Height and width may be None.
+            `.pth.tar`, `.keras` or `.weights.h5` file, or a model folder. They must fit; but a head for another
+            number of classes is started anew, with a warning, and the patch embedding is adapted to other than its
+            number of channels.
+        input_shape: image shape without the batch. Default `(224, 224, 3)`, or the shape of `input_tensor`. Height
+            and width may be None.
+        input_tensor: a Keras tensor to take as the images, such as a `keras.Input` or what layers of your own make
+            of one; the model then begins at their input.
         pooling: what a model without its top ends in: None for the last block's map, "avg" or "max".
         num_classes: number of classes of the head.
         classifier_activation: "softmax", or None for logits.
@@ -78,13 +82,12 @@ def ConvMixer(
         ValueError: an argument is out of range, or the weights do not fit. TypeError: an argument is unknown or of
         the wrong type. OSError: the weights are not there or cannot be downloaded.
     """
-    input_shape = _checked_input_shape(input_shape, patch_size)
-    activation = _checked_activation(activation)
+    input_shape = _checked_input_shape(input_shape, input_tensor, patch_size)
     _check_arguments(dim, depth, kernel_size, num_classes, pooling, include_top, dropout, stochastic_depth)
+    _check_activation(activation)
 
     def act_bn(x, conv):
-        x = conv(x) if weights is None else _without_drawing(conv, x)
-        x = layers.Activation(activation, name=f"{conv.name}_activation")(x)
+        x = layers.Activation(activation, name=f"{conv.name}_activation")(conv(x))
         return layers.BatchNormalization(axis=_channel_axis(), name=f"{conv.name}_norm", **BATCH_NORM)(x)
 
     def residual(x, branch, drop_rate, name):
@@ -93,7 +96,7 @@ def ConvMixer(
             branch = layers.Dropout(drop_rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(branch)
         return layers.Add(name=f"{name}_add")([x, branch])
 
-    image = keras.Input(input_shape, name="image")
+    image = keras.Input(input_shape, name="image") if input_tensor is None else input_tensor
     x = normalization(input_shape, mean, std)(image) if include_preprocessing else image
     x = act_bn(x, patch_embedding(dim, patch_size, channels_of(input_shape)))
     for i in range(depth):
@@ -113,11 +116,11 @@ def ConvMixer(
 
     model = keras.Model(image, x, name=name)
     if weights is not None:
-        if not callable(weights):  # create_model gives a function, which knows what may be resampled
-            from keras_convmixer.weights.load import load_weights
+        from keras_convmixer.weights.load import load_weights
 
-            weights = functools.partial(load_weights, source=weights)
-        weights(model)
+        load_weights(model, weights)
+    if input_tensor is not None:
+        model = keras.Model(keras.utils.get_source_inputs(input_tensor), x, name=name)
     return model
 
 
@@ -177,19 +180,6 @@ def normalization(input_shape, mean=None, std=None):
     return layers.Rescaling(scale, offset, dtype=dtype, name="normalization")
 
 
-def _without_drawing(conv, x):
-    """Calls a convolution for the first time. Its kernel starts from zeros, since weights are loaded over it next.
-
-    Drawing tens of millions of numbers first would take as long as loading them, and more memory.
-    """
-    attribute = "depthwise_initializer" if isinstance(conv, layers.DepthwiseConv2D) else "kernel_initializer"
-    initializer = getattr(conv, attribute)
-    setattr(conv, attribute, keras.initializers.Zeros())
-    x = conv(x)
-    setattr(conv, attribute, initializer)
-    return x
-
-
 def _uniform_fan_in(scale=1 / 3):
     """U(±1/√fan_in), PyTorch's initial distribution of convolution and linear weights."""
     return keras.initializers.VarianceScaling(scale, "fan_in", "uniform")
@@ -215,9 +205,15 @@ def _per_channel(name, value, channels):
     return [float(v) for v in values]
 
 
-def _checked_input_shape(input_shape, patch_size):
+def _checked_input_shape(input_shape, input_tensor, patch_size):
     _check_positive_int("patch_size", patch_size)
     first = _channel_axis() == 1
+    if input_tensor is not None:
+        if not isinstance(input_tensor, keras.KerasTensor):
+            raise TypeError(f"input_tensor must be a Keras tensor, such as a keras.Input, got {input_tensor!r:.80}")
+        if input_shape is not None and tuple(input_shape) != input_tensor.shape[1:]:
+            raise UserError(f"input_tensor has the shape {input_tensor.shape[1:]}, input_shape is {input_shape}")
+        input_shape = input_tensor.shape[1:]
     if input_shape is None:
         return (3, 224, 224) if first else (224, 224, 3)
     input_shape = tuple(input_shape)
@@ -233,14 +229,6 @@ def _checked_input_shape(input_shape, patch_size):
     return input_shape
 
 
-def _checked_activation(activation):
-    try:
-        keras.activations.get(activation)
-    except ValueError:
-        raise UserError(f"activation must be gelu, relu or another of Keras's, got {activation!r}") from None
-    return activation
-
-
 def _check_arguments(dim, depth, kernel_size, num_classes, pooling, include_top, dropout, stochastic_depth):
     _check_positive_int("dim", dim)
     _check_positive_int("depth", depth)
@@ -252,6 +240,13 @@ def _check_arguments(dim, depth, kernel_size, num_classes, pooling, include_top,
     for name, rate in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
         if not 0 <= rate < 1:
             raise UserError(f"{name} must be at least 0 and below 1, got {rate!r}")
+
+
+def _check_activation(activation):
+    try:
+        keras.activations.get(activation)
+    except ValueError:
+        raise UserError(f"activation must be gelu, relu or another of Keras's, got {activation!r}") from None
 
 
 def _check_positive_int(name, value):

@@ -1,7 +1,6 @@
 """The named ConvMixers, as data: sizes, preprocessing, published accuracy and weights."""
 
 import dataclasses
-import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +97,12 @@ def get_variant(name):
     return VARIANTS[name]
 
 
+def alike(sizes):
+    """The first `Variant` with the `dim`, `depth`, `kernel_size` and `patch_size` of a dictionary, or None."""
+    names = ("dim", "depth", "kernel_size", "patch_size")
+    return next((v for v in VARIANTS.values() if all(getattr(v, name) == sizes[name] for name in names)), None)
+
+
 def create_model(name: str, /, **arguments: Any) -> "keras.Model":
     """Builds a named variant.
 
@@ -120,24 +125,24 @@ def create_model(name: str, /, **arguments: Any) -> "keras.Model":
     known = inspect.signature(ConvMixer).parameters
     for argument in arguments:
         if argument not in known:
-            hint = did_you_mean(argument, known, cutoff=0.6)
-            raise TypeError(f"create_model() got an unknown argument {argument!r}; {hint}")
+            raise TypeError(
+                f"create_model() got an unknown argument {argument!r}; {did_you_mean(argument, known, cutoff=0.6)}"
+            )
     weights = arguments.pop("weights", None)
-    if weights == "imagenet":
-        weights = _fetch_published(name)
-    if weights is not None:
-        from keras_convmixer.weights.load import load_weights
-
-        weights = functools.partial(load_weights, source=weights, may_resample=arguments.keys() & RESAMPLED)
-    defaults = _defaults(variant, arguments.pop("input_shape", None)) | {"name": name}
-    return ConvMixer(**defaults | arguments, weights=weights)
+    may_resample = arguments.keys() & RESAMPLED
+    arguments = _completed(variant, {"name": name} | arguments)
+    if weights is None:
+        return ConvMixer(**arguments)
+    return with_weights(
+        _published(name) if weights == "imagenet" else weights, arguments, may_resample=may_resample
+    )
 
 
 def convert_checkpoint(source, *, ema=False, image_size=None, **arguments):
     """Builds the ConvMixer that a checkpoint holds, with its weights.
 
     Args:
-        source: path or https:// address of a PyTorch or safetensors file; see `weights.load.load_weights`.
+        source: a PyTorch or safetensors file or another source of `weights.load.load_weights`, but .weights.h5.
         ema: whether to take a PyTorch checkpoint's averaged weights.
         image_size: height and width of its images, as `input_shape` without the channels.
         **arguments: those of `ConvMixer`; one given here wins over what the checkpoint shows. `activation` must be
@@ -151,7 +156,6 @@ def convert_checkpoint(source, *, ema=False, image_size=None, **arguments):
         ValueError: the checkpoint cannot be used, or its activation is not known. OSError: there is no such file,
         or it cannot be downloaded.
     """
-    from keras_convmixer.model import ConvMixer
     from keras_convmixer.weights import load, state_dict
 
     path = load.fetch(source)
@@ -160,39 +164,53 @@ def convert_checkpoint(source, *, ema=False, image_size=None, **arguments):
     channels, num_classes = found.pop("channels"), found.pop("num_classes")
     if None in (channels, *found.values()):
         raise UserError(f"{source} does not hold a ConvMixer: its stem or its first block is missing")
-    alike = [v for v in VARIANTS.values() if all(getattr(v, size) == value for size, value in found.items())]
-    if not alike and "activation" not in arguments:
+    variant = alike(found)
+    if not variant and "activation" not in arguments:
         raise UserError(
             f"{source} does not show its activation, and a ConvMixer with {found} is no known variant: "
             'give it, most often activation="gelu"'
         )
-    variant = alike[0] if alike else Variant(**found, parameters=0)
+    variant = variant or Variant(**found, parameters=0)
     if image_size:
         preprocessing = dataclasses.replace(variant.preprocessing, input_size=image_size)
         variant = dataclasses.replace(variant, preprocessing=preprocessing)
-    defaults = _defaults(variant, arguments.pop("input_shape", None), channels) | found
-    defaults |= {"include_top": False} if num_classes is None else {"num_classes": num_classes}
-    weights = functools.partial(load.load_weights, source=path, ema=ema, may_resample=arguments.keys() & RESAMPLED)
-    return ConvMixer(**defaults | arguments, weights=weights)
+    found |= {"include_top": False} if num_classes is None else {"num_classes": num_classes}
+    may_resample = arguments.keys() & RESAMPLED
+    return with_weights(path, _completed(variant, found | arguments, channels), ema=ema, may_resample=may_resample)
 
 
-def _defaults(variant, input_shape, channels=3):
-    """The arguments for a variant, with its own size of image where `input_shape` is None."""
-    from keras import config
+def with_weights(source, arguments, **options):
+    """The `ConvMixer` of these arguments with weights from a source, see `weights.load.load_weights`."""
+    from keras_convmixer.model import ConvMixer
+    from keras_convmixer.weights.load import load_weights
+    from keras_convmixer.weights.undrawn import undrawn
+
+    with undrawn():
+        model = ConvMixer(**arguments)
+    load_weights(model, source, **options)
+    return model
+
+
+def _completed(variant, given, channels=3):
+    """The arguments given with the variant's own for those that are not, and its size of image if need be."""
+    from keras import KerasTensor, config
 
     from keras_convmixer.model import channels_of
 
-    if input_shape is None:
+    input_shape, tensor = given.get("input_shape"), given.get("input_tensor")
+    if input_shape is None and isinstance(tensor, KerasTensor):
+        input_shape = tensor.shape[1:]
+    elif input_shape is None:
         size, first = variant.preprocessing.input_size, config.image_data_format() == "channels_first"
         input_shape = (channels, *size) if first else (*size, channels)
-    arguments = variant.arguments() | {"input_shape": input_shape}
+    arguments = variant.arguments()
     if channels_of(input_shape) != 3:
         # The variant's mean and std are those of three channels.
         del arguments["mean"], arguments["std"]
-    return arguments
+    return arguments | given | {"input_shape": input_shape}
 
 
-def _fetch_published(name):
+def _published(name):
     from keras_convmixer.weights.load import fetch
 
     first, second = weight_sources(name)

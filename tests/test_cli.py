@@ -134,7 +134,7 @@ def test_the_authors_files_are_converted(oracles, name, words, tmp_path, capsys)
 def test_a_grey_or_headless_checkpoint_becomes_no_model_folder(oracles, tmp_path, capsys):
     source = oracles / "weights" / "gelu_k5_p2_gray.safetensors"
     assert main(["convert", str(source), "--out", str(tmp_path / "folder"), "--activation", "gelu"]) == 1
-    assert "takes 1 channels and has a head: write it to a .keras file instead" in said(capsys)[1]
+    assert "takes 1 channels and has a head: only a .keras file holds such a model" in said(capsys)[1]
     assert not (tmp_path / "folder").exists()
 
 

@@ -5,16 +5,18 @@ from pathlib import Path
 from keras_convmixer.cli.start import quiet_tensorflow
 from keras_convmixer.errors import UserError
 
-SUMMARY = "turn a PyTorch checkpoint into a Keras model, or a model folder into timm's layout"
+SUMMARY = "turn a PyTorch checkpoint into a Keras model, or a Keras model into timm's layout"
 EXAMPLE = "convmixer_768_32_ks7_p7_relu.pth.tar --out model.keras"
 
 
 def add_arguments(parser):
-    parser.add_argument("source", help="a .pth, .pth.tar or .safetensors file or address; or a model folder")
+    parser.add_argument(
+        "source", help="a .pth, .pth.tar or .safetensors file or address; or a .keras file or model folder"
+    )
     parser.add_argument(
         "--out",
         required=True,
-        help="a .keras file, a folder for every other command, or (from a folder) a .safetensors file for timm",
+        help="a .keras file, a folder for every other command, or (of a Keras model) a .safetensors file for timm",
     )
     parser.add_argument("--activation", help="gelu, relu, ...: checkpoints do not show it (default: the variant's)")
     parser.add_argument(
@@ -39,22 +41,26 @@ def add_arguments(parser):
 def run(arguments):
     with quiet_tensorflow():
         from keras_convmixer import bundles, files, variants
+        from keras_convmixer.weights.load import load_model
         from keras_convmixer.weights.state_dict import save_torch
-    out = Path(arguments.out)
+    source, out = Path(arguments.source), Path(arguments.out)
     given = {name: getattr(arguments, name) for name in ("activation", "mean", "std") if getattr(arguments, name)}
     if arguments.input_size:
         given["image_size"] = tuple(arguments.input_size)
     if out.suffix == ".safetensors":
-        save_torch(bundles.load(arguments.source).model, out)
+        is_file = source.suffix == ".keras"
+        save_torch(load_model(source) if is_file else bundles.load(arguments.source).model, out)
     elif out.suffix == ".keras":
         model = variants.convert_checkpoint(arguments.source, ema=arguments.ema, **given)
         with files.replacing(out) as temporary:
             model.save(temporary)
     elif out.suffix:
         raise UserError(f"{out}: give --out a .keras file, a .safetensors file or a folder")
+    elif source.suffix == ".keras" and not given:
+        bundles.save(bundles.load(source, arguments.classes), out)
     else:
         given |= {"classifier_activation": None}
         model = variants.convert_checkpoint(arguments.source, ema=arguments.ema, **given)
-        bundles.save(bundles.around(model, arguments.classes), out)
+        bundles.save(bundles.load(model, arguments.classes), out)
     print(f"wrote {out}")
     return 0

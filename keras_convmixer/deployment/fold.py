@@ -85,9 +85,9 @@ def fold(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: the model is not a ConvMixer of this package, or something was added to it.
     """
-    numbers, found = folded(model), parts(model)
-    activation = numbers.activation
-    data_format, dtype = found.patch_embedding.layer.data_format, _dtype(model)
+    numbers, own = folded(model), parts(model)
+    activation, data_format = numbers.activation, own.patch_embedding.convolution.data_format
+    dtype = _dtype(own)
 
     def conv(kind, name, numbers, *size, **arguments):
         common = {"activation": activation, "data_format": data_format, "dtype": dtype, "name": name}
@@ -110,10 +110,10 @@ def fold(model: keras.Model) -> keras.Model:
         x = conv(layers.Conv2D, f"block_{i}_pointwise", block.pointwise, dim, 1)(z)
         x = affine(x, block.after) if block.after else x
 
-    pool = found.pool
+    pool, head = own.pool, own.head
     pooled = (lambda x: type(pool).from_config(pool.get_config() | {"dtype": dtype})(x)) if pool else lambda x: x
-    if numbers.head:
-        head = layers.Dense(found.head.units, activation=found.head.activation, dtype=dtype, name="head")
+    if head:
+        head = layers.Dense(head.units, activation=head.activation, dtype=dtype, name="head")
         x = _with(numbers.head, head)(pooled(x))
     elif isinstance(pool, layers.GlobalAveragePooling2D):
         x = affine(pooled(x), numbers.features)
@@ -123,50 +123,50 @@ def fold(model: keras.Model) -> keras.Model:
 
 
 def folded(model):
-    """The `Folded` numbers of a ConvMixer. Raises UserError (a ValueError) for any other model."""
-    found = parts(model)
-    activation = found.patch_embedding.activation.activation
+    """The `Folded` numbers of a ConvMixer. Raises ValueError for any other model."""
+    own = parts(model)
+    activation = own.patch_embedding.activation.activation
     homogeneous = is_homogeneous(activation)
 
-    def scale_and_shift(part):
+    def scale_and_shift(norm):
         """A BatchNorm's scale in three factors, what goes before its activation, after it and into x; its shift."""
-        scale, shift = _batch_norm(part.norm)
+        scale, shift = _batch_norm(norm)
         ones = np.ones_like(scale)
         if homogeneous:
             return np.abs(scale), ones, np.where(scale < 0, -1.0, 1.0), shift
         return ones, scale, ones, shift
 
-    kernel, bias = _weights(found.patch_embedding.layer)
-    if found.normalization is not None:
-        kernel, bias = _after_normalization(found.normalization, kernel, bias)
-    before, after, sign, shift = scale_and_shift(found.patch_embedding)
+    kernel, bias = _weights(own.patch_embedding.convolution)
+    if own.normalization:
+        kernel, bias = _after_normalization(own.normalization, kernel, bias)
+    before, after, sign, shift = scale_and_shift(own.patch_embedding.norm)
     patches = Convolution(kernel * before, bias * before)
     first = _affine(after, shift * sign)
 
     blocks = []
-    for i, block in enumerate(found.blocks):
-        kernel, bias = _weights(block.depthwise.layer)
-        before, branch, sign_z, shift_z = scale_and_shift(block.depthwise)
-        depthwise = Convolution(kernel * (sign * before)[:, None], bias * before)
+    for depthwise, pointwise, _ in own.blocks:
+        kernel, bias = _weights(depthwise.convolution)
+        before, branch, sign_z, shift_z = scale_and_shift(depthwise.norm)
+        mixing = Convolution(kernel * (sign * before)[:, None], bias * before)
         skip = sign * sign_z
 
-        kernel, bias = _weights(block.pointwise.layer)
+        kernel, bias = _weights(pointwise.convolution)
         bias = bias + shift_z @ kernel[0, 0]
         kernel = kernel * sign_z[:, None]
-        if i < found.depth - 1:
-            before, after, sign, shift = scale_and_shift(block.pointwise)
+        if len(blocks) < len(own.blocks) - 1:
+            before, after, sign, shift = scale_and_shift(pointwise.norm)
             kernel, bias = kernel * before, bias * before
             out = _affine(after, shift * sign)
         else:
             out = None
-        blocks.append(Block(depthwise, _factor(branch), _factor(skip), Convolution(kernel, bias), out))
+        blocks.append(Block(mixing, _factor(branch), _factor(skip), Convolution(kernel, bias), out))
 
-    scale, shift = _batch_norm(found.blocks[-1].pointwise.norm)
+    scale, shift = _batch_norm(own.blocks[-1].pointwise.norm)
     head = None
-    if found.head is not None:
-        kernel, bias = _weights(found.head)
+    if own.head:
+        kernel, bias = _weights(own.head)
         head = Convolution(kernel * scale[:, None], bias + shift @ kernel)
-    return _cast(Folded(activation, patches, first, tuple(blocks), Affine(scale, shift), head), _dtype(model))
+    return _cast(Folded(activation, patches, first, tuple(blocks), Affine(scale, shift), head), _dtype(own))
 
 
 def is_homogeneous(activation):
@@ -174,8 +174,8 @@ def is_homogeneous(activation):
     return keras.activations.serialize(activation) in HOMOGENEOUS
 
 
-def _dtype(model):
-    return "float64" if parts(model).patch_embedding.layer.variable_dtype == "float64" else "float32"
+def _dtype(own):
+    return "float64" if own.patch_embedding.convolution.variable_dtype == "float64" else "float32"
 
 
 def _weights(layer):

@@ -160,7 +160,9 @@ def open_data(bundle, data=None, *, allow_corrupt=False):
 
 def measure(bundle, images, split, *, batch_size=64, verbose=0):
     """Measures a `Bundle` once, as `Meter` does."""
-    return Meter(images, split, bundle.preprocessing, batch_size).measure(bundle, verbose=verbose)
+    return Meter(images, split, bundle.preprocessing, batch_size).measure(
+        bundle.model, bundle.classes, verbose=verbose
+    )
 
 
 class Meter:
@@ -185,22 +187,22 @@ class Meter:
             self._batches = self._batches.map(lambda batch: _filled(batch, batch_size))
 
     @pipeline.in_use()
-    def measure(self, bundle, *, verbose=0):
-        """Measures a `Bundle`. What cannot be read is listed in `skipped`.
+    def measure(self, model, classes, *, verbose=0):
+        """Measures a model that gives logits of these classes. What cannot be read is listed in `skipped`.
 
         Raises:
             ValueError: the split has a class that the model lacks, or none of its images can be read.
         """
-        positions = np.asarray(class_names.match(self.images.classes, bundle.classes))
+        positions = np.asarray(class_names.match(self.images.classes, classes))
         # Looked at before the first reading alone: it costs a start of the stream.
         if not self._read and next(iter(self._batches), None) is None:
             raise UserError(f"none of the {len(self.images)} images of the split {self.split!r} can be read")
         self._read.clear()
-        logits = bundle.model.predict(self._batches, verbose=verbose)[: len(self._read)]
+        logits = model.predict(self._batches, verbose=verbose)[: len(self._read)]
         self.unread = sorted(set(range(len(self.images))) - self._read)
         skipped = self.images.skipped + unreadable.reasons(self.images, self.unread)
         labels = positions[self.images.labels[sorted(self._read)]]
-        return Evaluation(self.split, bundle.classes, logits, labels, skipped)
+        return Evaluation(self.split, classes, logits, labels, skipped)
 
 
 def _filled(batch, size):

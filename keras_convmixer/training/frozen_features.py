@@ -39,7 +39,7 @@ class FrozenFeatures:
                 "training.cached_crops to null"
             )
         pool = bundle.model.get_layer("pool")
-        self._backbone = dataclasses.replace(bundle, model=keras.Model(bundle.model.input, pool.output))
+        self._backbone, self._preprocessing = keras.Model(bundle.model.input, pool.output), bundle.preprocessing
         found = self._cached()
         self._passes = [found[f"pass_{i}"] for i in range(self.recipe.training.cached_crops)]
         self._indices = [found[f"index_{i}"] for i in range(len(self._passes))]
@@ -95,11 +95,11 @@ class FrozenFeatures:
     def _key(self):
         """A hash of the backbone's weights, the images' content and all that makes a crop."""
         digest = hashlib.blake2b(digest_size=16)
-        for weight in self._backbone.model.get_weights():
+        for weight in self._backbone.get_weights():
             digest.update(np.ascontiguousarray(weight))
         training = self.recipe.training
         settings = (self.recipe.seed, self.recipe.augmentation, training.batch_size, training.cached_crops)
-        digest.update(repr((settings, self._backbone.preprocessing)).encode())
+        digest.update(repr((settings, self._preprocessing)).encode())
         for images in (self.data.images, self.data.dataset.held_out()):
             for i in range(len(images)):
                 digest.update(hashlib.blake2b(images.encoded(tf.constant(i, tf.int64)).numpy()).digest())
@@ -115,7 +115,7 @@ class FrozenFeatures:
         )
         stream = pipeline.training_batches(
             numbered,
-            self._backbone.preprocessing,
+            self._preprocessing,
             self.recipe.augmentation,
             batch_size=training.batch_size,
             seed=self.recipe.seed,
@@ -126,13 +126,13 @@ class FrozenFeatures:
         with Progress(f"features of {len(images)} images, {crops} crops of each", total) as progress:
             began = time.monotonic()
             for batch, labels in stream:
-                features.append(self._backbone.model.predict_on_batch(batch))
+                features.append(self._backbone.predict_on_batch(batch))
                 indices.append(labels.numpy().argmax(1))
                 progress.advance(len(batch))
                 if len(features) == 2:  # the first also compiles
                     _announce(time.monotonic() - began, total / training.batch_size)
                 began = began if len(features) > 1 else time.monotonic()
-        held_out = self.data.meter(self._backbone.preprocessing, 1).measure(self._backbone)
+        held_out = self.data.meter(self._preprocessing, 1).measure(self._backbone, self.classes)
         found = {"held_out": held_out.logits, "held_out_labels": held_out.labels}
         for i in range(crops):
             part = slice(i * self.steps, (i + 1) * self.steps)
@@ -148,9 +148,9 @@ class _HeadMeter:
     def __init__(self, split, features, labels):
         self._split, self._features, self._labels = split, features, labels
 
-    def measure(self, bundle, *, verbose=0):
-        logits = bundle.model.predict(self._features, verbose=verbose)
-        return Evaluation(self._split, bundle.classes, logits, self._labels)
+    def measure(self, model, classes, *, verbose=0):
+        logits = model.predict(self._features, verbose=verbose)
+        return Evaluation(self._split, classes, logits, self._labels)
 
 
 def _announce(seconds, batches):

@@ -114,12 +114,12 @@ def rate_multipliers(model, backbone_multiplier=1.0, layer_decay=1.0):
     """
     if all(variable.path.split("/")[-2] == "head" for variable in model.trainable_variables):
         return {}
-    found = parts(model)
-    # The patch embedding, and what comes before it, counts as the block before the first.
-    places = [(found.patch_embedding, -1)]
-    places += [(part, i) for i, block in enumerate(found.blocks) for part in (block.depthwise, block.pointwise)]
+    own = parts(model)
+    # The patch embedding counts as the block before the first.
+    places = [(own.patch_embedding,), *((block.depthwise, block.pointwise) for block in own.blocks)]
     return {
-        layer.name: backbone_multiplier * layer_decay ** (found.depth - place)
-        for part, place in places
-        for layer in (part.layer, part.norm)
+        layer.name: backbone_multiplier * layer_decay ** (len(own.blocks) - place)
+        for place, mixings in enumerate(places, start=-1)
+        for mixing in mixings
+        for layer in mixing
     }

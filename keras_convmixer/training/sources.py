@@ -143,12 +143,12 @@ class _OwnMeter:
     def __init__(self, batches, classes):
         self._batches, self._classes = batches, classes
 
-    def measure(self, bundle, *, verbose=0):
+    def measure(self, model, classes, *, verbose=0):
         logits, labels = [], []
         for images, own, *_ in self._batches:
-            found = bundle.model(keras.ops.convert_to_tensor(images.numpy(), "float32"), training=False)
+            found = model(keras.ops.convert_to_tensor(images.numpy(), "float32"), training=False)
             logits.append(keras.ops.convert_to_numpy(found))
             labels.append(own.numpy().argmax(1) if own.shape.rank == 2 else own.numpy())
         if not logits:
             raise UserError("the held-out data is empty")
-        return Evaluation("held out", bundle.classes, np.concatenate(logits), np.concatenate(labels).astype(int))
+        return Evaluation("held out", classes, np.concatenate(logits), np.concatenate(labels).astype(int))

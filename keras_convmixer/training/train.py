@@ -104,7 +104,7 @@ def _train(recipe, workdir, source, strategy, precision, frozen, callbacks, verb
             shuffle=False,  # the stream is in its own random order already
             callbacks=[
                 *([average] if average else []),
-                Validation(meter, bundle, strategy, average, source),
+                Validation(meter, bundle.classes, strategy, average, source),
                 checkpoints,
                 keras.callbacks.TensorBoard(workdir / "logs"),
                 *callbacks,
@@ -116,7 +116,7 @@ def _train(recipe, workdir, source, strategy, precision, frozen, callbacks, verb
     if average:
         average.apply()
     plain.set_weights(trained.get_weights())
-    evaluation = meter.measure(dataclasses.replace(bundle, model=plain))
+    evaluation = meter.measure(plain, bundle.classes)
     metrics = {"epochs": len(checkpoints.history), "precision": precision, "frozen": frozen} | evaluation.summary()
     bundle = dataclasses.replace(bundle, path=workdir)
     bundles.save(bundle, workdir, metrics=metrics)

@@ -1,7 +1,6 @@
 """The held-out split at the end of every epoch, measured as `evaluate` measures it."""
 
 import contextlib
-import dataclasses
 
 import keras
 import numpy as np
@@ -16,16 +15,16 @@ class Validation(keras.callbacks.Callback):
 
     Args:
         meter: of the held-out split.
-        bundle: the `Bundle` whose training model is measured in the place of its own.
+        classes: the class names of the model that trains.
         strategy: whose replicas' BatchNorm statistics are averaged before anything is measured or saved.
         average: the `MovingAverage` that is measured in the place of the model, or None.
         source: what the batches come from, see `training.sources`.
     """
 
-    def __init__(self, meter, bundle, strategy, average, source):
+    def __init__(self, meter, classes, strategy, average, source):
         super().__init__()
         self.meter = meter
-        self.bundle = bundle
+        self.classes = classes
         self.strategy = strategy
         self.average = average
         self.source = source
@@ -34,6 +33,6 @@ class Validation(keras.callbacks.Callback):
         average_batch_norm(self.model, self.strategy)
         # Logits that are not finite come of a loss that is not, which Checkpoints reports.
         with self.average.lent() if self.average else contextlib.nullcontext(), np.errstate(invalid="ignore"):
-            evaluation = self.meter.measure(dataclasses.replace(self.bundle, model=self.model))
+            evaluation = self.meter.measure(self.model, self.classes)
             logs |= {"val_accuracy": evaluation.top(1), "val_loss": evaluation.loss}
         logs |= self.source.unreadable(epoch, self.meter.unread)

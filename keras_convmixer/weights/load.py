@@ -11,7 +11,6 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from keras_convmixer.errors import first_line
 from keras_convmixer.weights import state_dict
 from keras_convmixer.weights.download import download
 from keras_convmixer.weights.stored_array import CheckpointError, StoredArray
@@ -26,18 +25,21 @@ SAFETENSORS_DTYPES = {
 }
 
 
-def load_weights(model, source, *, ema=False, may_resample=()):
+def load_weights(model, source, *, ema=False, may_resample=(), new_head=False):
     """Loads weights into a ConvMixer, strictly; see `state_dict.load_state` for what is adapted.
 
     Args:
         model: a `ConvMixer`.
         source: a path, or an https:// address (see `download.download`), of a PyTorch checkpoint (.pth, .pth.tar),
-            a .safetensors file in either layout of names, or a .keras or .weights.h5 file of a ConvMixer.
+            a .safetensors file in either layout of names, or a .keras or .weights.h5 file of a ConvMixer; or a
+            model folder.
         ema: whether to take a PyTorch checkpoint's averaged weights.
         may_resample: of "patch_size" and "kernel_size", those in which the weights may differ from the model.
+        new_head: whether to start the head anew although it has as many classes, since they are others.
 
     Raises:
-        CheckpointError (a ValueError): the file is not what it should be or does not fit the model.
+        CheckpointError (a ValueError): the file is not what it should be or does not fit the model, which is then
+            unchanged; or weights in it are not finite.
         OSError: there is no such file, or it cannot be downloaded.
     """
     path = fetch(source)
@@ -47,16 +49,34 @@ def load_weights(model, source, *, ema=False, may_resample=()):
             _keras(model.load_weights, path)
         else:
             with open_state(path, ema=ema) as state:
-                state_dict.load_state(model, state, may_resample=may_resample)
+                state_dict.load_state(model, state, may_resample=may_resample, new_head=new_head)
+        _check_finite(model)
     except CheckpointError as error:
-        raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+        known = any(str(name) in str(error) for name in (path, source))
+        raise CheckpointError(str(error) if known else f"{source}: {error}") from error
+
+
+def load_model(path):
+    """The model in a .keras file, without running code that is in it.
+
+    Raises:
+        CheckpointError: the file is not what it should be, or weights in it are not finite. OSError: there is none.
+    """
+    model = _keras(keras.saving.load_model, path, compile=False, safe_mode=True)
+    try:
+        _check_finite(model)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return model
 
 
 def fetch(source):
-    """The local path of a path or address. Raises OSError where there is none."""
+    """The local path of the file that a path, address or model folder stands for. Raises OSError without one."""
     if str(source).startswith(("https://", "http://")):
         return download(str(source), check=check)
     path = Path(source)
+    if path.is_dir():
+        path /= "model.keras"
     if not path.is_file():
         raise FileNotFoundError(
             f"{source}: no such file of weights. Published weights are given by name: "
@@ -83,7 +103,7 @@ def open_state(path, *, ema=False):
     if ema and (is_safetensors or path.suffix == ".keras"):
         raise CheckpointError(f"{path} holds one set of weights, none averaged: read it without ema")
     if path.suffix == ".keras":
-        yield state_dict.state_dict(_keras(keras.saving.load_model, path, compile=False, safe_mode=True))
+        yield state_dict.state_dict(load_model(path))
     else:
         with _open_safetensors(path) if is_safetensors else open_torch(path, ema=ema) as state:
             yield _without_wrappers(state)
@@ -139,4 +159,12 @@ def _keras(read, path, *arguments, **options):
     try:
         return read(path, *arguments, **options)
     except Exception as error:  # Keras and h5py raise whatever their parts raise on a damaged or foreign file.
-        raise CheckpointError(f"{path} cannot be loaded: {first_line(error)}") from error
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{path} cannot be loaded: {reason}") from error
+
+
+def _check_finite(model):
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            layer, _, name = weight.path.rpartition("/")
+            raise CheckpointError(f"{name} of the layer {layer} is not finite: the training that gave it diverged")

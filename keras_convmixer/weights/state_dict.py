@@ -82,18 +82,19 @@ def save_torch(model, path):
         temporary.write_bytes(save(state_dict(model), metadata={"format": "pt"}))
 
 
-def load_state(model, state, *, may_resample=()):
+def load_state(model, state, *, may_resample=(), new_head=False):
     """Copies a state dict of either layout into a model's layers.
 
     What the model lacks of the checkpoint is an error, and the reverse, with these exceptions: a head for another
-    number of classes stays as it was initialised, with a warning; a model without its top leaves the head out; and
-    the patch embedding is adapted to the model's number of input channels.
+    number of classes is started anew, with a warning; a model without its top leaves the head out; and the patch
+    embedding is adapted to the model's number of input channels.
 
     Args:
         model: a `ConvMixer`.
         state: names to arrays or `StoredArray`s. Not changed.
         may_resample: of "patch_size" and "kernel_size", those in which the checkpoint may differ from the model;
             it is then resampled.
+        new_head: whether to start the head anew although it has as many classes, since they are others.
 
     Raises:
         CheckpointError: naming everything that is missing, unexpected or of another shape. The model is unchanged.
@@ -109,13 +110,9 @@ def load_state(model, state, *, may_resample=()):
 
     name, _ = layout(theirs["depth"], _is_sequential(state))["head"]
     head = {f"{name}.{part}" for part in LINEAR}
-    if theirs["num_classes"] not in (None, ours["num_classes"]) and head <= state.keys():
-        if ours["num_classes"] is not None:
-            warnings.warn(
-                f"the checkpoint's head has {theirs['num_classes']} classes, the model's {ours['num_classes']}: "
-                "the model starts with a new head",
-                stacklevel=2,
-            )
+    another = theirs["num_classes"] not in (None, ours["num_classes"])
+    new_head = (another or new_head) and head <= state.keys()
+    if new_head:
         state = {name: array for name, array in state.items() if name not in head}
         shapes = {name: shape for name, shape in shapes.items() if name not in head}
 
@@ -125,6 +122,12 @@ def load_state(model, state, *, may_resample=()):
         variable, axes = variables[name]
         dtype = np.float64 if variable.dtype == "float64" else np.float32
         variable.assign(np.array(np.transpose(state[name], axes), dtype, order="C"))
+    own = parts(model).head
+    if new_head and own:
+        found = f"{theirs['num_classes']} classes, the model's {own.units}" if another else "other classes"
+        warnings.warn(f"the checkpoint's head has {found}: the model starts with a new head", stacklevel=2)
+        own.kernel.assign(own.kernel_initializer(own.kernel.shape, own.kernel.dtype))
+        own.bias.assign(own.bias_initializer(own.bias.shape, own.bias.dtype))
 
 
 def _is_sequential(state):
@@ -153,10 +156,9 @@ def _sizes(shapes):
 
 def _variables(model, sequential=False):
     """Name in the state dict → (Keras variable, axes that turn the state dict's array into it)."""
-    found = parts(model)
-    ours = [layer for one in found.convolutions for layer in (one.layer, one.norm)]
-    layers = {layer.name: layer for layer in (*ours, *([found.head] if found.head else []))}
-    names = layout(found.depth, sequential)
+    depth = len(parts(model).blocks)
+    layers = {layer.name: layer for layer in model.layers}
+    names = layout(depth, sequential)
     return {
         f"{name}.{part}": (variable, axes)
         for layer, (name, parts) in names.items()

@@ -24,7 +24,7 @@ from keras_convmixer.preprocessing import Preprocessing
 from keras_convmixer.variants import VARIANTS, alike, create_model, get_variant
 from keras_convmixer.weights.load import load_model
 
-_EXPECTED = "expected a model that ends in logits or softmax of classes"
+_EXPECTED = "expected a model of one image that ends in logits or softmax of classes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +128,10 @@ def as_logits(model):
     Raises:
         ValueError: the model does not end in logits or softmax of classes.
     """
-    if not getattr(model, "layers", ()) or not isinstance(model.output_shape, tuple):
-        raise UserError(f"{model.name} has not one output: {_EXPECTED}")
-    output = model.output
+    inputs, outputs = (getattr(model, name, None) or () for name in ("inputs", "outputs"))
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise UserError(f"{model.name} has {len(inputs)} inputs and {len(outputs)} outputs: {_EXPECTED}")
+    (images,), (output,) = inputs, outputs
     last, activation = _last(output)
     if activation == "softmax" and not isinstance(last, layers.Dense):
         output = last.input
@@ -143,7 +144,7 @@ def as_logits(model):
         bare = layers.Dense.from_config(last.get_config() | {"activation": None, "name": "head"})
         output = bare(last.input)
         bare.set_weights(last.get_weights())
-    return model if output is model.output else keras.Model(model.input, output, name=model.name)
+    return model if output is outputs[0] else keras.Model(images, output, name=model.name)
 
 
 def _last(output):
@@ -176,7 +177,8 @@ def _around(model, name, classes):
             f"{name} does not normalise its images: build its like with include_preprocessing=True and the mean "
             "and std that it was trained with, and take its weights over with set_weights"
         )
-    channels = channels_of(model.input_shape[1:])
+    shape = model.inputs[0].shape[1:]
+    channels = channels_of(shape)
     if channels != 3 or not found["include_top"]:
         raise UserError(
             f"a model for image files takes RGB images and has a head that names classes; {name} takes {channels} "
@@ -191,7 +193,7 @@ def _around(model, name, classes):
         )
     variant = alike(found)
     preprocessing = variant.preprocessing if variant else Preprocessing()
-    size = model.input_shape[2:] if keras.config.image_data_format() == "channels_first" else model.input_shape[1:3]
+    size = shape[1:] if keras.config.image_data_format() == "channels_first" else shape[:2]
     # What the model computes with, without the rounding of its reciprocals.
     mean, std = (tuple(round(value, 9) for value in found[name]) for name in ("mean", "std"))
     size = preprocessing.input_size if None in size else size

@@ -120,7 +120,8 @@ def ConvMixer(
 
         load_weights(model, weights)
     if input_tensor is not None:
-        model = keras.Model(keras.utils.get_source_inputs(input_tensor), x, name=name)
+        sources = keras.utils.get_source_inputs(input_tensor)
+        model = keras.Model(sources if len(sources) > 1 else sources[0], x, name=name)
     return model
 
 

@@ -133,9 +133,8 @@ def create_model(name: str, /, **arguments: Any) -> "keras.Model":
     arguments = _completed(variant, {"name": name} | arguments)
     if weights is None:
         return ConvMixer(**arguments)
-    return with_weights(
-        _published(name) if weights == "imagenet" else weights, arguments, may_resample=may_resample
-    )
+    source = _published(name) if weights == "imagenet" else weights
+    return with_weights(source, arguments, may_resample=may_resample)
 
 
 def convert_checkpoint(source, *, ema=False, image_size=None, **arguments):

@@ -144,6 +144,32 @@ def test_architecture_gives_the_arguments_back():
         architecture(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
 
 
+def test_takes_a_keras_tensor_as_its_images(tmp_path):
+    image = keras.Input((32, 32, 3), name="photo")
+    model = keras_convmixer.ConvMixer(**SMALL, input_tensor=image)
+    plain = keras_convmixer.ConvMixer(**SMALL)
+    plain.set_weights(model.get_weights())
+    assert model.input is image
+    np.testing.assert_array_equal(predict(model, images()), predict(plain, images()))
+
+    plain.save(tmp_path / "plain.keras")
+    flipped = keras.Input((32, 32, 3))
+    arguments = SMALL | {"input_tensor": flipped[:, :, ::-1], "weights": tmp_path / "plain.keras"}
+    np.testing.assert_allclose(
+        predict(keras_convmixer.ConvMixer(**arguments), images()), predict(plain, images()[:, :, ::-1]), rtol=1e-5
+    )
+
+
+def test_the_input_tensor_gives_the_input_shape():
+    image = keras.Input((24, 20, 3))
+    assert keras_convmixer.create_model("convmixer_tiny", input_tensor=image).input_shape == (None, 24, 20, 3)
+    assert keras_convmixer.ConvMixer(8, 1, 3, 4, input_tensor=image).input_shape == (None, 24, 20, 3)
+    with pytest.raises(ValueError, match=r"input_tensor has the shape \(24, 20, 3\), input_shape is \(32, 32, 3\)"):
+        keras_convmixer.ConvMixer(**SMALL, input_tensor=image)
+    with pytest.raises(TypeError, match="input_tensor must be a Keras tensor"):
+        keras_convmixer.create_model("convmixer_tiny", input_tensor=images())
+
+
 LOAD_ELSEWHERE = """
 import sys
 sys.modules["keras_convmixer"] = None  # importing it fails

@@ -99,7 +99,7 @@ def fold(model: keras.Model) -> keras.Model:
     def affine(x, numbers):
         return times(x, numbers.scale) + _per_channel(numbers.shift, x, data_format)
 
-    image = keras.Input(model.input_shape[1:], name="image")
+    image = keras.Input(model.inputs[0].shape[1:], name="image")
     patch_size, _, _, dim = numbers.patches.kernel.shape
     x = conv(layers.Conv2D, "patch_embedding", numbers.patches, dim, patch_size, strides=patch_size)(image)
     x = affine(x, numbers.first)

@@ -165,6 +165,6 @@ def _keras(read, path, *arguments, **options):
 
 def _check_finite(model):
     for weight in model.weights:
-        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+        if not keras.ops.all(keras.ops.isfinite(weight)):
             layer, _, name = weight.path.rpartition("/")
             raise CheckpointError(f"{name} of the layer {layer} is not finite: the training that gave it diverged")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from torch_writer import contents, write_zip
 
+from keras_convmixer import Preprocessing, bundles
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.variants import VARIANTS, convert_checkpoint, create_model, weight_sources
 from keras_convmixer.weights.load import load_weights
 from keras_convmixer.weights.state_dict import architecture, load_state, save_torch, state_dict
 from keras_convmixer.weights.stored_array import CheckpointError
+from keras_convmixer.weights.undrawn import undrawn
 
 
 def small(**arguments):
@@ -331,8 +334,81 @@ def test_a_checkpoint_of_52_million_parameters_takes_10_seconds_and_little_memor
 
 def test_a_loaded_model_keeps_its_initial_distributions(tmp_path):
     save_torch(small(), tmp_path / "a.safetensors")
-    loaded = small(weights=tmp_path / "a.safetensors")
-    assert loaded.get_config() == small().get_config()
+    arguments = {"activation": "gelu", "input_shape": (16, 16, 3)}
+    loaded = convert_checkpoint(tmp_path / "a.safetensors", **arguments)
+    assert loaded.get_config() == small(mean=None).get_config()
     fresh = keras.models.clone_model(loaded)
     for layer in ("block_0_depthwise", "block_1_pointwise"):
         assert np.std(fresh.get_layer(layer).get_weights()[0]) > 0
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The shapes of the kernels that are drawn at random."""
+    shapes, draw = [], keras.initializers.VarianceScaling.__call__
+
+    def recorded(initializer, shape, *arguments, **options):
+        shapes.append(tuple(shape))
+        return draw(initializer, shape, *arguments, **options)
+
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", recorded)
+    return shapes
+
+
+def test_nothing_is_drawn_that_is_loaded_over(tmp_path, drawn):
+    path = tmp_path / "tiny.safetensors"
+    save_torch(create_model("convmixer_tiny"), path)
+    drawn.clear()
+    convert_checkpoint(path)
+    create_model("convmixer_tiny", weights=path)
+    assert drawn == []
+    with pytest.warns(UserWarning, match="new head"):
+        create_model("convmixer_tiny", num_classes=3, weights=path)
+    assert drawn == [(32, 3)]
+    create_model("convmixer_tiny")
+    assert len(drawn) > 4
+
+
+def test_another_thread_draws_meanwhile():
+    with undrawn(), ThreadPoolExecutor(1) as pool:
+        theirs, ours = pool.submit(small).result(), small()
+    assert np.std(theirs.get_layer("block_0_depthwise").get_weights()[0]) > 0
+    assert np.std(ours.get_layer("block_0_depthwise").get_weights()[0]) == 0
+
+
+def test_a_model_folder_is_a_source_too(tmp_path):
+    model = small(classifier_activation=None)
+    bundles.save(bundles.Bundle(model, Preprocessing((16, 16)), tuple("abcdef")), tmp_path / "run")
+    for first, second in zip(model.get_weights(), small(weights=tmp_path / "run").get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    with pytest.raises(FileNotFoundError, match="no such file of weights"):
+        small(weights=tmp_path)
+
+
+def test_the_same_number_of_other_classes_starts_a_new_head_where_asked(tmp_path):
+    model, other = small(), ConvMixer(8, 2, 5, 4, num_classes=6, input_shape=(16, 16, 3))
+    save_torch(model, tmp_path / "a.safetensors")
+    other.get_layer("head").set_weights([np.ones((8, 6)), np.ones(6)])
+    with pytest.warns(UserWarning, match="other classes: the model starts with a new head"):
+        load_weights(other, tmp_path / "a.safetensors", new_head=True)
+    kernel, found = (m.get_layer("head").get_weights()[0] for m in (model, other))
+    assert np.std(found) > 0
+    assert not np.array_equal(found, kernel)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth", "a.keras", "a.weights.h5"])
+def test_weights_that_are_not_finite_are_refused(tmp_path, name, bad):
+    model, path = small(), tmp_path / name
+    kernel, bias = model.get_layer("block_1_pointwise").get_weights()
+    kernel[0, 0, 3, 4] = bad
+    model.get_layer("block_1_pointwise").set_weights([kernel, bias])
+    if path.suffix == ".safetensors":
+        save_torch(model, path)
+    elif path.suffix == ".pth":
+        write_zip(path, *contents(state_dict(model)))
+    else:
+        model.save(path) if path.suffix == ".keras" else model.save_weights(path)
+    with pytest.raises(CheckpointError) as refusal:
+        small(weights=path)
+    assert f"{path}: kernel of the layer block_1_pointwise is not finite" in str(refusal.value)

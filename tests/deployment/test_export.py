@@ -2,7 +2,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -245,12 +244,3 @@ def test_data_of_which_nothing_is_held_out(bundle, digits, tmp_path):
         (tmp_path / "data" / str(i) / "0.png").write_bytes(images.encoded(tf.constant(i, tf.int64)).numpy())
     report = export(bundle, tmp_path / "out", format="tflite", data=tmp_path / "data")
     assert report.comparison.images == 3
-
-
-@pytest.mark.slow
-def test_the_example_takes_a_model_from_fit_to_int8(tmp_path):
-    script = Path(__file__).parents[2] / "examples" / "model_fit.py"
-    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "top-1 agreement" in done.stdout
-    assert (tmp_path / "labels.txt").read_text().split() == list("0123456789")

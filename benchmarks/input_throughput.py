@@ -54,23 +54,23 @@ def main():
 
 def listing(path):
     """The folder and the names of the image files in it."""
-    from keras_convmixer.data import archive, folder
+    from keras_convmixer.data import archive, image_folder
 
-    found = folder.read_folder(archive.unpack(path) if os.path.isfile(path) else path)
+    found = image_folder.read_folder(archive.unpack(path) if os.path.isfile(path) else path)
     return found.root, [file.name for members in found.splits.values() for file, _ in members]
 
 
 def ours(files, recipe):
     """Endless batches of this package's training input."""
     from keras_convmixer import Preprocessing, Recipe
-    from keras_convmixer.data import images, pipeline
+    from keras_convmixer.data import encoded_images, pipeline
 
     root, names = files
     classes = [str(label) for label in range(1000)]
     labels = [i % len(classes) for i in range(len(names))]
     return iter(
         pipeline.training_batches(
-            images.from_files(classes, labels, names, root),
+            encoded_images.from_files(classes, labels, names, root),
             Preprocessing((SIZE, SIZE)),
             Recipe.load(recipe).augmentation,
             batch_size=BATCH,

@@ -14,6 +14,7 @@ import warnings
 import tensorflow as tf
 
 from keras_convmixer.data import decode, draws
+from keras_convmixer.data.soft_labels import soft_labels
 from keras_convmixer.errors import UserError
 
 # How many images are tried for one place in a batch before the data is taken for lost.
@@ -108,8 +109,6 @@ def training_batches(
 def _example(images, preprocessing, recipe, per_image, label_smoothing, class_weights):
     """The graph function that makes one image, from (epoch's key, its index, which image to show in its place)."""
     labels = tf.constant(images.labels, tf.int64)
-    num_classes = len(images.classes)
-    off = label_smoothing / num_classes
     weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
 
     # A function, so that it is traced once for its several uses.
@@ -132,7 +131,7 @@ def _example(images, preprocessing, recipe, per_image, label_smoothing, class_we
                 interpolation=recipe.crop_interpolation,
             )
         label = tf.gather(labels, shown)
-        soft = tf.one_hot(label, num_classes, 1 - label_smoothing + off, off)
+        soft = soft_labels(label, len(images.classes), label_smoothing)
         inputs = {"images": image, "labels": soft, "seeds": seed}
         for layer in per_image:
             inputs = layer(inputs)

@@ -20,7 +20,7 @@ def compiled(recipe, model, steps, precision=None):
     Raises:
         UserError: the recipe's optimizer is unknown, or does not take what the recipe gives it.
     """
-    precision = precision or dtype_policy.of(recipe.training.precision)
+    precision = precision or dtype_policy.said(recipe.training.precision, dtype_policy.hardware())
     trained = training_model(model, precision, recipe.training.rematerialize)
     schedule = _schedule(recipe.optimizer, recipe.training.epochs, steps)
     make = _adamw if recipe.optimizer.name == "adamw" else _of_keras

@@ -44,9 +44,9 @@ def policy(precision, hardware):
     return "mixed_float16" if hardware.kind == "GPU" else "float32"
 
 
-def of(precision, devices=None):
-    """The policy for some devices (see `distribute.names`), said on stderr where the recipe leaves it open."""
-    found = policy(precision, hardware(devices))
+def said(precision, machine):
+    """The policy for a `Hardware`, said on stderr where the recipe leaves it open."""
+    found = policy(precision, machine)
     if found != precision:
         print(f"training.precision: {precision} is {found} on this hardware", file=sys.stderr)
     return found

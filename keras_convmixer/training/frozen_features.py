@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_convmixer import files
 from keras_convmixer.data import pipeline
 from keras_convmixer.data.progress import Progress
+from keras_convmixer.data.soft_labels import soft_labels
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation import Evaluation
 
@@ -27,6 +28,9 @@ class FrozenFeatures:
     Args:
         data: a `RecipeData`. bundle: the `Bundle` whose head is to be trained.
 
+    Attributes:
+        head: the model that is trained: from features to logits, by the head of the bundle's own.
+
     Raises:
         UserError: the recipe mixes images, whose features no longer belong to one of them.
     """
@@ -38,50 +42,42 @@ class FrozenFeatures:
                 "training.cached_crops keeps features of single images: set augmentation.mixup and cutmix to 0, or "
                 "training.cached_crops to null"
             )
-        pool = bundle.model.get_layer("pool")
-        self._backbone, self._preprocessing = keras.Model(bundle.model.input, pool.output), bundle.preprocessing
-        found = self._cached()
-        self._passes = [found[f"pass_{i}"] for i in range(self.recipe.training.cached_crops)]
-        self._indices = [found[f"index_{i}"] for i in range(len(self._passes))]
-        self._held_out = found["held_out"], found["held_out_labels"]
-
-    def plain(self, bundle):
-        """The model that is trained: from features to logits, by the head of the bundle's own."""
-        features = keras.Input(bundle.model.get_layer("pool").output.shape[1:], name="features")
-        rate = self.recipe.model.dropout
+        pool = bundle.model.get_layer("pool").output
+        self._backbone, self._preprocessing = keras.Model(bundle.model.input, pool), bundle.preprocessing
+        features, rate = keras.Input(pool.shape[1:], name="features"), self.recipe.model.dropout
         x = keras.layers.Dropout(rate, name="dropout")(features) if rate else features
-        return keras.Model(features, bundle.model.get_layer("head")(x), name="head_alone")
+        self.head = keras.Model(features, bundle.model.get_layer("head")(x), name="head_alone")
+        self._kept = self._cached()
 
     def batches(self, preprocessing, first_epoch):
         """Batches (features, soft labels), with weights as a third where the recipe weighs classes."""
-        training = self.recipe.training
+        training, size = self.recipe.training, self.recipe.training.batch_size
 
-        def rows():
+        def taken():
             for epoch in range(first_epoch, training.epochs):
-                features, index = (kept[epoch % len(kept)] for kept in (self._passes, self._indices))
+                number = epoch % training.cached_crops
+                features, index = self._kept[f"pass_{number}"], self._kept[f"index_{number}"]
                 order = np.arange(len(features))
-                if epoch >= len(self._passes):
+                if epoch >= training.cached_crops:
                     np.random.default_rng((self.recipe.seed, epoch)).shuffle(order)
-                yield from zip(features[order], self.data.images.labels[index[order]])
+                for batch in order.reshape(-1, size):
+                    yield features[batch], self.data.images.labels[index[batch]]
 
         def ready(features, labels):
-            count, share = len(self.classes), training.label_smoothing
-            soft = tf.one_hot(labels, count, 1 - share + share / count, share / count)
+            soft = soft_labels(labels, len(self.classes), training.label_smoothing)
             if not training.class_weights:
                 return features, soft
             return features, soft, tf.gather(tf.constant(self.data.class_weights(), tf.float32), labels)
 
-        dim = self._passes[0].shape[1]
-        signature = (tf.TensorSpec((dim,), tf.float32), tf.TensorSpec((), tf.int64))
-        return (
-            tf.data.Dataset.from_generator(rows, output_signature=signature).batch(training.batch_size).map(ready)
-        )
+        signature = (tf.TensorSpec((size, *self.head.input_shape[1:])), tf.TensorSpec((size,), tf.int64))
+        return tf.data.Dataset.from_generator(taken, output_signature=signature).map(ready)
 
     def unreadable(self, epoch, held_out):
         return self.data.unreadable(epoch, held_out)
 
     def meter(self, preprocessing, replicas):
-        return _HeadMeter(self.data.dataset.held_out_name, *self._held_out)
+        kept = (self._kept[name] for name in ("held_out", "held_out_labels", "held_out_skipped"))
+        return _HeadMeter(self.data.dataset.held_out_name, *kept)
 
     def _cached(self):
         path = files.cache_dir() / "features" / f"{self._key()}.npz"
@@ -124,16 +120,16 @@ class FrozenFeatures:
         features, indices = [], []
         total = crops * self.steps * training.batch_size
         with Progress(f"features of {len(images)} images, {crops} crops of each", total) as progress:
-            began = time.monotonic()
-            for batch, labels in stream:
+            for step, (batch, labels) in enumerate(stream):
+                began = time.monotonic()
                 features.append(self._backbone.predict_on_batch(batch))
                 indices.append(labels.numpy().argmax(1))
                 progress.advance(len(batch))
-                if len(features) == 2:  # the first also compiles
+                if step == 1:  # the first also compiles
                     _announce(time.monotonic() - began, total / training.batch_size)
-                began = began if len(features) > 1 else time.monotonic()
         held_out = self.data.meter(self._preprocessing, 1).measure(self._backbone, self.classes)
         found = {"held_out": held_out.logits, "held_out_labels": held_out.labels}
+        found |= {"held_out_skipped": np.array(held_out.skipped, str).reshape(-1, 2)}
         for i in range(crops):
             part = slice(i * self.steps, (i + 1) * self.steps)
             found |= {f"pass_{i}": np.concatenate(features[part]), f"index_{i}": np.concatenate(indices[part])}
@@ -145,12 +141,13 @@ class _HeadMeter:
 
     unread = ()
 
-    def __init__(self, split, features, labels):
+    def __init__(self, split, features, labels, skipped):
         self._split, self._features, self._labels = split, features, labels
+        self._skipped = tuple(map(tuple, skipped.tolist()))
 
     def measure(self, model, classes, *, verbose=0):
         logits = model.predict(self._features, verbose=verbose)
-        return Evaluation(self._split, classes, logits, self._labels)
+        return Evaluation(self._split, classes, logits, self._labels, self._skipped)
 
 
 def _announce(seconds, batches):

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convmixer.data import datasets, pipeline
+from keras_convmixer.data.soft_labels import soft_labels
 from keras_convmixer.data.unreadable import Unreadable
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation import Evaluation, Meter
@@ -47,10 +48,6 @@ class RecipeData:
             class_weights=self.class_weights() if training.class_weights else None,
             unreadable=self._unreadable["unreadable"],
         )
-
-    def plain(self, bundle):
-        """The model that is trained: the bundle's own."""
-        return bundle.model
 
     def unreadable(self, epoch, held_out):
         """How many images an epoch could not read, by the name of the figure, where there are any.
@@ -119,20 +116,19 @@ class OwnData:
         count, share = len(self.classes), self._smoothing
 
         def ready(images, labels, *weights):
-            soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, count)
-            soft = tf.cast(soft, tf.float32) * (1 - share) + share / count
+            if labels.shape.rank == 2:
+                soft = tf.cast(labels, tf.float32) * (1 - share) + share / count
+            else:
+                soft = soft_labels(labels, count, share)
             return (tf.cast(images, tf.float32), soft, *weights)
 
         return self.training.map(ready, tf.data.AUTOTUNE).repeat().prefetch(2)
-
-    def plain(self, bundle):
-        return bundle.model
 
     def unreadable(self, epoch, held_out):
         return {}
 
     def meter(self, preprocessing, replicas):
-        return _OwnMeter(self.held_out, self.classes)
+        return _OwnMeter(self.held_out)
 
 
 class _OwnMeter:
@@ -140,8 +136,8 @@ class _OwnMeter:
 
     unread = ()
 
-    def __init__(self, batches, classes):
-        self._batches, self._classes = batches, classes
+    def __init__(self, batches):
+        self._batches = batches
 
     def measure(self, model, classes, *, verbose=0):
         logits, labels = [], []

@@ -62,16 +62,15 @@ def train(
     workdir = Path(workdir)
     _refuse_another_recipes(workdir, recipe)
     with distribute.on(devices) as strategy:
-        precision = dtype_policy.of(recipe.training.precision, devices)
+        hardware = dtype_policy.hardware(devices)
         source = RecipeData(recipe) if data is None else OwnData(recipe, data, classes)
-        frozen = recipe.training.freeze_backbone
-        if frozen == "auto":
-            frozen = dtype_policy.hardware(devices).kind == "CPU"
-        return _train(recipe, workdir, source, strategy, precision, frozen, callbacks, verbose)
+        return _train(recipe, workdir, source, strategy, hardware, callbacks, verbose)
 
 
-def _train(recipe, workdir, source, strategy, precision, frozen, callbacks, verbose):
-    training, replicas = recipe.training, strategy.num_replicas_in_sync
+def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
+    training, replicas, on_cpu = recipe.training, strategy.num_replicas_in_sync, hardware.kind == "CPU"
+    precision = dtype_policy.said(training.precision, hardware)
+    frozen = on_cpu if training.freeze_backbone == "auto" else training.freeze_backbone
     if training.batch_size % replicas:
         raise UserError(
             f"training.batch_size {training.batch_size} cannot be shared out equally over {replicas} devices"
@@ -79,13 +78,14 @@ def _train(recipe, workdir, source, strategy, precision, frozen, callbacks, verb
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
         bundle = build(recipe.model, source.classes)
+        plain = bundle.model
         for layer in bundle.model.layers:
             layer.trainable = layer.name == "head" or not frozen
         if frozen and training.cached_crops and replicas == 1 and isinstance(source, RecipeData):
             source = FrozenFeatures(source, bundle)
-        elif not frozen:
+            plain = source.head
+        elif on_cpu and not frozen:  # a GPU's memory is its own, and its libraries' needs differ
             _say_what_it_takes(recipe, bundle, precision)
-        plain = source.plain(bundle)
         trained = compiled(recipe, plain, source.steps, precision)
         average = MovingAverage(trained, training.ema) if training.ema else None
     # Only now is the folder this recipe's: what failed before this line leaves nothing in the way of another try.
@@ -134,9 +134,7 @@ def _refuse_another_recipes(workdir, recipe):
 
 
 def _say_what_it_takes(recipe, bundle, precision):
-    """Prints an estimate of a step's memory on a CPU. Raises UserError where there is not as much."""
-    if dtype_policy.hardware().kind != "CPU":
-        return  # a GPU's memory is its own, and its libraries' needs differ
+    """Prints an estimate of a step's memory, on a CPU. Raises UserError where there is not as much."""
     settings = recipe.training
     needed = memory.step_bytes(
         architecture(bundle.model),

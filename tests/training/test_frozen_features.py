@@ -2,9 +2,11 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import keras_convmixer
 from keras_convmixer.training import memory
@@ -83,3 +85,21 @@ def test_a_step_that_will_not_fit_is_refused_with_a_remedy():
     assert memory.check(1e9, available=2e9) == 2e9
     with pytest.raises(ValueError, match=r"about 17 GB and there are 8 GB: .*training.cached_crops"):
         memory.check(17e9, available=8e9)
+
+
+def test_images_that_cannot_be_read_are_counted_with_kept_features_too(start, small_recipe, tmp_path):
+    for name, shade in (("dark", 40), ("light", 200)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("L", (8, 8), shade + i).save(tmp_path / "photos" / name / f"{i}.png")
+    data = tmp_path / "data"
+    for split in ("train", "val"):
+        shutil.copytree(tmp_path / "photos", data / split)
+    (data / "val" / "dark" / "broken.png").write_text("no image")
+    settings = [f"data.source={data}", "data.allow_corrupt=true", f"model.weights={start}", "model.dim=null"]
+    settings += ["model.depth=null", "training.batch_size=4", "training.freeze_backbone=true", "training.epochs=1"]
+    recipe = small_recipe(*settings, "training.cached_crops=1")
+    for run in ("first", "from the cache"):
+        keras_convmixer.train(recipe, tmp_path / run, verbose=0)
+        metrics = json.loads((tmp_path / run / "metrics.json").read_text())
+        assert (metrics["images"], metrics["skipped"]) == (16, 1)

@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from keras_convmixer.errors import first_line
 from keras_convmixer.weights import state_dict
 from keras_convmixer.weights.download import download
 from keras_convmixer.weights.stored_array import CheckpointError, StoredArray
@@ -159,7 +160,7 @@ def _keras(read, path, *arguments, **options):
     try:
         return read(path, *arguments, **options)
     except Exception as error:  # Keras and h5py raise whatever their parts raise on a damaged or foreign file.
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise CheckpointError(f"{path} cannot be loaded: {reason}") from error
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from unittest import mock
 
 import keras
 import numpy as np
@@ -95,6 +96,7 @@ def test_saved_model_serves_in_plain_tensorflow(saved_model_report, tmp_path, di
     script = """
 import sys
 import warnings
+from unittest import mock
 sys.modules["keras_convmixer"] = sys.modules["keras"] = None
 import numpy as np, tensorflow as tf
 model, folder = tf.saved_model.load(sys.argv[1]), sys.argv[2]
@@ -239,10 +241,11 @@ def test_a_file_with_flex_operations_is_recognised():
         check_operators(converter.convert())
 
 
-def test_a_process_keeps_its_stderr(bundle, tmp_path, monkeypatch):
+def test_a_process_keeps_its_stderr(bundle, tmp_path):
     """The package is a guest: it moves none of the process's file descriptors."""
-    monkeypatch.setattr(os, "dup2", None)
-    export(bundle, tmp_path, format="tflite", images=20, threads=1)
+    with mock.patch("os.dup2", wraps=os.dup2) as moved:
+        export(bundle, tmp_path, format="tflite", images=20, threads=1)
+    moved.assert_not_called()
 
 
 def test_data_can_be_named(bundle, tmp_path):

@@ -3,6 +3,7 @@ import io
 import json
 import os
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
@@ -125,10 +126,11 @@ def test_names_do_not_steer_the_terminal_that_shows_them():
     assert json.loads(text)[0]["path"] == name
 
 
-def test_a_process_keeps_its_stderr(bundle, photos, monkeypatch):
+def test_a_process_keeps_its_stderr(bundle, photos):
     """The package is a guest: it moves none of the process's file descriptors."""
-    monkeypatch.setattr(os, "dup2", None)
-    assert len(predict(bundle, [photos / "0.png", photos / "broken.jpg"])) == 2
+    with mock.patch("os.dup2", wraps=os.dup2) as moved:
+        assert len(predict(bundle, [photos / "0.png", photos / "broken.jpg"])) == 2
+    moved.assert_not_called()
 
 
 def test_wordnet_ids_are_shown_in_words(photos):

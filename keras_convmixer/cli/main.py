@@ -31,7 +31,11 @@ native code says.
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default the process's own. Returns the exit code."""
+    """Runs the command line `argv`, by default the process's own. Returns the exit code.
+
+    While it runs, warnings are lines on stderr, and some subcommands hold back what native code writes to file
+    descriptor 2 (see `cli.quiet`). Both are put back. If stdout is a pipe that was closed, it becomes /dev/null.
+    """
     arguments = _parser().parse_args(argv)
     try:
         with warnings.catch_warnings():

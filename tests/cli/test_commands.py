@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from PIL import Image
 
 import keras_convmixer
@@ -71,3 +72,50 @@ def test_a_keras_file_with_class_names_goes_into_every_command(photo, tmp_path, 
         main(["export", file, *names, "--data", "digits", "--format", "tflite", "--out", str(tmp_path / "x")]) == 0
     )
     assert (tmp_path / "x" / "labels.txt").read_text() == (tmp_path / "names").read_text()
+
+
+def photographs(folder, *names):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("L", (8, 8), 60 * i).save(folder / name / f"{i}.png")
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\r", "a\u2028b", "\x1b[2Jcat"])
+def test_class_names_that_no_terminal_can_show_are_refused_before_training(name, tmp_path, capsys):
+    data = photographs(tmp_path / "photos", "dog", name)
+    for words in (["data", data], ["train", "--data", data, "--workdir", str(tmp_path / "run")]):
+        assert main(words) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert f"{name!r} cannot name a class: expected one line of visible characters" in err
+        assert err.count("\n") == 1
+        assert err[:-1].isprintable()
+    assert not (tmp_path / "run").exists()
+
+
+def test_names_of_files_do_not_steer_the_terminal(run, tmp_path, capsys):
+    data = photographs(tmp_path / "photos", "1", "2")
+    for digit in "12":
+        (tmp_path / "photos" / digit / "\x1b[2J\x9b.png").write_text("no image")
+    words = [
+        "evaluate",
+        str(run),
+        "--data",
+        data,
+        "--allow-corrupt",
+        "--split",
+        "all",
+        "--out",
+        str(tmp_path / "e"),
+    ]
+    assert main(words) == 0
+    err = capsys.readouterr().err
+    assert r"skipped 1/\x1b[2J\x9b.png" in err
+    assert not set(err) & set("\x1b\x9b")
+    for words in (["data", data], ["data", data, "--json"], ["predict", str(run), data]):
+        main([*words, *(["--set", "data.allow_corrupt=true"] if words[0] == "data" else [])])
+        out, err = capsys.readouterr()
+        assert "[2J" in out
+        assert not set(out + err) & set("\x1b\x9b")

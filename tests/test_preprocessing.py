@@ -32,6 +32,7 @@ def test_resize_size_is_timms():
         {"crop": float("nan")},
         {"mean": (0, 0, float("inf"))},
         {"crop": 0},
+        {"crop": True},
         {"crop": 1.1},
         {"interpolation": "lanczos"},
         {"std": (0, 1, 1)},

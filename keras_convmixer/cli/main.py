@@ -5,7 +5,6 @@ import contextlib
 import os
 import sys
 import warnings
-from importlib import metadata
 
 from keras_convmixer import __version__
 from keras_convmixer.cli import benchmark, convert, data, evaluate, export, models, predict, train
@@ -97,6 +96,8 @@ def _say(message):
 
 def _where():
     """The repository's address, as the installed package names it."""
+    from importlib import metadata  # which takes as long as all else that --help needs
+
     with contextlib.suppress(metadata.PackageNotFoundError):
         for entry in metadata.metadata("keras-convmixer").get_all("Project-URL", ()):
             name, _, address = entry.partition(", ")

@@ -56,6 +56,10 @@ class Bundle:
                 f"the model has {outputs} outputs, and there are {len(self.classes)} class names: "
                 "give one for each output, in their order"
             )
+        size = _input_size(self.model)
+        if None not in size and size != self.preprocessing.input_size:
+            ours, theirs = ("×".join(map(str, sides)) for sides in (size, self.preprocessing.input_size))
+            raise UserError(f"the model takes images of {ours}, and its preprocessing makes them {theirs}")
 
 
 def load(
@@ -155,6 +159,12 @@ def _last(output):
     return last, keras.activations.serialize(getattr(last, "activation", keras.activations.linear))
 
 
+def _input_size(model):
+    """(height, width) of a model's images, either of which may be None."""
+    shape = model.inputs[0].shape[1:]
+    return tuple(shape[1:] if keras.config.image_data_format() == "channels_first" else shape[:2])
+
+
 def _read(path, classes):
     """The `Bundle` in a folder."""
     for name in ("model.keras", "preprocessing.json", "classes.txt"):
@@ -193,7 +203,7 @@ def _around(model, name, classes):
         )
     variant = alike(found)
     preprocessing = variant.preprocessing if variant else Preprocessing()
-    size = shape[1:] if keras.config.image_data_format() == "channels_first" else shape[:2]
+    size = _input_size(model)
     # What the model computes with, without the rounding of its reciprocals.
     mean, std = (tuple(round(value, 9) for value in found[name]) for name in ("mean", "std"))
     size = preprocessing.input_size if None in size else size

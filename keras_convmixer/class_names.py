@@ -1,15 +1,11 @@
 """Class names: their file, ImageNet's thousand, and how a folder's classes are matched to a head's."""
 
 import functools
-import unicodedata
 from importlib import resources
 from os import PathLike
 from pathlib import Path
 
-from keras_convmixer.errors import UserError
-
-# Unicode's control characters, line and paragraph separators, and what stands for bytes that are no UTF-8.
-_UNFIT = ("Cc", "Zl", "Zp", "Cs")
+from keras_convmixer.errors import UserError, visible
 
 
 @functools.cache
@@ -70,7 +66,7 @@ def check(names, source):
     it.
     """
     for name in names:
-        if not name.strip() or any(unicodedata.category(character) in _UNFIT for character in name):
+        if not name.strip() or visible(name) != name:
             raise UserError(f"{source}: {name!r} cannot name a class: expected one line of visible characters")
     return tuple(names)
 

@@ -1,6 +1,10 @@
 """Errors that tell a user something, and the words that they share."""
 
 import difflib
+import unicodedata
+
+# Unicode's control characters, line and paragraph separators, and what stands for bytes that are no UTF-8.
+_STEERING = ("Cc", "Zl", "Zp", "Cs")
 
 
 class UserError(ValueError):
@@ -17,12 +21,22 @@ def did_you_mean(name, known, otherwise="known: {}", cutoff=0.5):
     return f"did you mean {nearest[0]!r}?" if nearest else otherwise.format(", ".join(known))
 
 
+def visible(text, quote=repr):
+    """Text that may be a stranger's, as a terminal shows it in one line and does not obey it.
+
+    Args:
+        text: a name from a file, say. quote: gives the characters that a terminal or a line cannot hold in quotes,
+            escaped: as Python does, or with `json.dumps` as JSON does.
+    """
+    return "".join(quote(c)[1:-1] if unicodedata.category(c) in _STEERING else c for c in str(text))
+
+
 def one_line(error):
-    """An exception's message in one line; its type's name where it has none."""
+    """An exception's message in one visible line; its type's name where it has none."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or ''}{': ' if error.filename else ''}{error.strerror}"
+        return visible(f"{error.filename or ''}{': ' if error.filename else ''}{error.strerror}")
     text = getattr(error, "message", None) or str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return visible(" ".join(text.split())) or type(error).__name__
 
 
 def first_line(error):

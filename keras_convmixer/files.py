@@ -52,6 +52,11 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8")
 
 
+def expanded(path):
+    """A path with `~` as the user's home. `~someone` who is not known stays as it is, as in a shell."""
+    return Path(os.path.expanduser(path))
+
+
 def cache_dir():
     """Where unpacked archives and downloads are kept: $KERAS_CONVMIXER_CACHE, or the user's cache folder."""
     own = os.environ.get("KERAS_CONVMIXER_CACHE")

@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import math
+import reprlib
 from pathlib import Path
 
-from keras_convmixer.errors import UserError
+from keras_convmixer.errors import UserError, one_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+LARGEST = 16_384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +23,9 @@ class Preprocessing:
     short side. The result is RGB in 0–255; the model itself computes `(x / 255 - mean) / std`.
 
     Args:
-        input_size: (height, width) in pixels.
-        crop: fraction of the resized short side that the crop keeps, above 0 and at most 1. timm's
-            published ConvMixers use 0.96.
+        input_size: (height, width) in pixels, at most 16,384; or one number for both.
+        crop: fraction of the resized short side that the crop keeps, from 0.01 to 1. timm's published ConvMixers
+            use 0.96.
         interpolation: "nearest", "bilinear" or "bicubic".
         mean, std: per channel, for images scaled to 0–1.
 
@@ -43,14 +45,19 @@ class Preprocessing:
         object.__setattr__(self, "input_size", size)
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
-        if len(size) != 2 or not all(isinstance(v, int) and v > 0 for v in size):
-            raise UserError(f"input_size must be two positive integers (height, width), got {self.input_size!r}")
-        if not 0 < self.crop <= 1:
-            raise UserError(f"crop must be above 0 and at most 1, got {self.crop!r}")
+        # A bool is an int to Python, but no size.
+        if len(size) != 2 or not all(type(v) is int and 1 <= v <= LARGEST for v in size):
+            got = reprlib.repr(size)
+            raise UserError(f"input_size must be two integers (height, width) from 1 to {LARGEST:,}, got {got}")
+        if isinstance(self.crop, bool) or not 0.01 <= self.crop <= 1:
+            raise UserError(f"crop must be a number from 0.01 to 1, got {reprlib.repr(self.crop)}")
         if self.interpolation not in INTERPOLATIONS:
-            raise UserError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}; got {self.interpolation!r}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise UserError(f"mean and std must be three numbers each, std above 0; got {self.mean}, {self.std}")
+            got = reprlib.repr(self.interpolation)
+            raise UserError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}; got {got}")
+        finite = all(map(math.isfinite, self.mean + self.std))
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
+            got = f"{reprlib.repr(self.mean)}, {reprlib.repr(self.std)}"
+            raise UserError(f"mean and std must be three numbers each, std above 0; got {got}")
 
     @property
     def resize_size(self) -> tuple[int, ...]:
@@ -74,4 +81,4 @@ class Preprocessing:
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise UserError(f"{path} is not a preprocessing file: {error}") from None
+            raise UserError(f"{path} is not a preprocessing file: {one_line(error)}") from None

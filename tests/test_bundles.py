@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 import keras_convmixer
 from keras_convmixer import Bundle, ConvMixer, Preprocessing, bundles, load, predict
 from keras_convmixer.cli import main
+from keras_convmixer.errors import UserError
 from keras_convmixer.preprocessing import IMAGENET_STD
 
 CLASSES = ("ant", "bee", "cow")
@@ -252,3 +253,13 @@ def test_the_example_of_model_fit_runs(tmp_path):
     assert "top-1 agreement" in done.stdout
     assert (tmp_path / "exported" / "labels.txt").read_text().splitlines()[3] == "digit 3"
     assert (tmp_path / "exported" / "model_int8.tflite").stat().st_size < 20_000
+
+
+@pytest.mark.parametrize("size", [20_000, 16])
+def test_a_preprocessing_of_another_size_is_refused_before_an_image_is_read(saved, size):
+    _, path = saved
+    values = json.loads((path / "preprocessing.json").read_text()) | {"input_size": [size, size]}
+    (path / "preprocessing.json").write_text(json.dumps(values))
+    message = "from 1 to 16,384" if size > 16_384 else "takes images of 8×8, and its preprocessing makes them 16×16"
+    with pytest.raises(UserError, match=message):
+        keras_convmixer.load(path)

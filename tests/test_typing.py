@@ -14,6 +14,7 @@ keras_convmixer.Convmixr(256, 8)
 keras_convmixer.ConvMixer(256, "eight")
 keras_convmixer.evaluate("runs/d", spilt="test")
 keras_convmixer.evaluate("runs/d").top("one")
+keras_convmixer.predict("runs/d", "a.png").as_cvs()
 """
 
 
@@ -37,11 +38,12 @@ def test_a_misspelt_name_and_wrong_arguments_are_errors(tmp_path):
         check=False,
     )
     found = [line for line in done.stdout.splitlines() if "error:" in line]
-    assert len(found) == 4, done.stdout
+    assert len(found) == 5, done.stdout
     assert 'Module has no attribute "Convmixr"' in found[0]
     assert "incompatible type" in found[1]
     assert 'Unexpected keyword argument "spilt"' in found[2]
     assert "incompatible type" in found[3]
+    assert 'has no attribute "as_cvs"' in found[4]
 
 
 def test_what_editors_see_is_what_there_is():

@@ -24,7 +24,6 @@ from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation import open_data
 from keras_convmixer.parts import architecture
-from keras_convmixer.quiet import quiet_stderr
 from keras_convmixer.variants import VARIANTS, create_model, get_variant
 from keras_convmixer.weights.state_dict import save_torch
 
@@ -57,7 +56,7 @@ def benchmark(models, *, classes=None, peers=False, data=None, images=64, rounds
     Raises:
         ValueError: a number is below 1, or a model is not a ConvMixer of this package.
     """
-    threads = threads or os.cpu_count()
+    threads = os.cpu_count() if threads is None else threads
     for name, value in {"images": images, "rounds": rounds, "threads": threads}.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
@@ -88,8 +87,7 @@ def _measured(name, bundle, peers, data, count, rounds, threads):
     forms = [*OURS, *((*STOCK, *PEERS) if peers else ())]
     forms = [form for form in forms if form not in absent]
     with tempfile.TemporaryDirectory() as folder:
-        with quiet_stderr():
-            written = _write(bundle, representative, Path(folder), forms)
+        written = _write(bundle, representative, Path(folder), forms)
         sizes = {form: _size(written[form]) for form in forms if form in written}
         with _Workers(forms, folder, threads) as workers:
             logits = {form: workers.logits(form, pixels) for form in forms}

@@ -1,13 +1,12 @@
 """What `benchmark` measured, as a table, CSV, JSON and a chart."""
 
-import csv
 import dataclasses
-import io
-import json
+import os
 from pathlib import Path
 
 from keras_convmixer import files
 from keras_convmixer.benchmark import forms
+from keras_convmixer.reports import Tabular
 
 BATCHES = (1, 8)
 
@@ -39,46 +38,43 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Benchmark:
+class Benchmark(Tabular):
     """All rows, and what they were measured on."""
 
     rows: tuple[Row, ...]
     machine: dict
 
-    def fastest(self, model, batch=1):
+    def fastest(self, model: str, batch: int = 1) -> Row | None:
         """The `Row` of a model with the most images/s, or None."""
         rows = [row for row in self.rows if row.model == model and not row.error]
         return max(rows, key=lambda row: row.images_per_second[batch], default=None)
 
-    def as_json(self):
-        return json.dumps(dataclasses.asdict(self), indent=2)
+    def summary(self) -> dict:
+        return dataclasses.asdict(self)
 
-    def as_csv(self):
-        text = io.StringIO()
+    def records(self) -> list[list]:
         speeds = [f"images_per_second_batch_{batch}" for batch in BATCHES]
         spreads = [f"spread_batch_{batch}" for batch in BATCHES]
         rest = ("size", "peak_memory", "agreement", "max_difference", "error")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["model", "form", *speeds, *spreads, *rest])
+        records: list[list] = [["model", "form", *speeds, *spreads, *rest]]
         for row in self.rows:
             measured = [d.get(batch) for d in (row.images_per_second, row.spread) for batch in BATCHES]
-            writer.writerow([row.model, row.form, *measured, *(getattr(row, name) for name in rest)])
-        return text.getvalue()
+            records.append([row.model, row.form, *measured, *(getattr(row, name) for name in rest)])
+        return records
 
-    def as_table(self):
-        lines = [", ".join(f"{name} {value}" for name, value in self.machine.items()), ""]
+    def lines(self) -> list[str]:
+        lines = [", ".join(f"{name} {value}" for name, value in self.machine.items())]
         for model in dict.fromkeys(row.model for row in self.rows):
-            lines += [model, HEADER]
+            lines += ["", model, HEADER]
             for row in (row for row in self.rows if row.model == model):
                 lines.append(f"{row.form.ljust(20)}  {row.error}" if row.error else _line(row))
             best = self.fastest(model)
             if best:
                 speed = f"{best.images_per_second[1]:.1f} images/s, agreement {best.agreement:.1%}"
                 lines += ["", f"fastest here, one image at a time: {best.form}, {speed}"]
-            lines.append("")
-        return "\n".join(lines).rstrip()
+        return lines
 
-    def draw(self, path):
+    def draw(self, path: str | os.PathLike) -> None:
         """Writes a bar chart as PNG."""
         from matplotlib.figure import Figure
 
@@ -100,7 +96,7 @@ class Benchmark:
         axes[-1].set_xlabel(f"images/s, one image at a time, {self.machine['threads']} threads")
         figure.savefig(path, dpi=130)
 
-    def save(self, folder):
+    def save(self, folder: str | os.PathLike) -> None:
         """Writes benchmark.csv, benchmark.json and benchmark.png into a folder."""
         folder = Path(folder)
         files.write_text(folder / "benchmark.csv", self.as_csv())

@@ -2,7 +2,7 @@
 
 import sys
 
-from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
 from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP
 
 SUMMARY = "measure every form of a model: images/s, size, memory, agreement"
@@ -31,6 +31,7 @@ def add_arguments(parser):
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+@quiet_native_code()
 def run(arguments):
     with quiet_tensorflow():
         from keras_convmixer.benchmark.measure import benchmark

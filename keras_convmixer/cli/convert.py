@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer.cli.quiet import quiet_tensorflow
 from keras_convmixer.errors import UserError
 
 SUMMARY = "turn a PyTorch checkpoint into a Keras model, or a Keras model into timm's layout"

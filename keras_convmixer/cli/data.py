@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer.cli.quiet import quiet_tensorflow
 from keras_convmixer.cli.words import DATA_HELP, SET_HELP
 
 SUMMARY = "show what is in a data set and what a recipe makes of it"

@@ -1,11 +1,11 @@
 """`convmixer evaluate`."""
 
-import json
 import sys
 from pathlib import Path
 
-from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer.cli.quiet import quiet_tensorflow
 from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP, MODEL_HELP
+from keras_convmixer.errors import visible
 
 SUMMARY = "measure a model on a data set"
 EXAMPLE = "runs/d --split test"
@@ -42,6 +42,6 @@ def run(arguments):
         evaluation.save(out)
         print(f"wrote {out}/metrics.json, confusion_matrix.csv, confusion_matrix.png", file=sys.stderr)
     for name, reason in evaluation.skipped:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
-    print(json.dumps(evaluation.summary(), indent=2) if arguments.json else evaluation.table())
+        print(visible(f"skipped {name}: {reason}"), file=sys.stderr)
+    print(evaluation.as_json() if arguments.json else evaluation.as_table())
     return 0

@@ -1,6 +1,6 @@
 """`convmixer export`."""
 
-from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
 from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP, MODEL_HELP
 
 SUMMARY = "write a SavedModel, TFLite, ONNX or OpenVINO file, and compare it with the model"
@@ -31,6 +31,7 @@ def add_arguments(parser):
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+@quiet_native_code()
 def run(arguments):
     with quiet_tensorflow():
         from keras_convmixer.deployment.export import export

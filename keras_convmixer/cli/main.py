@@ -1,6 +1,7 @@
 """The `convmixer` command: its subcommands, each a module of this folder, and its errors as one line."""
 
 import argparse
+import contextlib
 import os
 import sys
 import warnings
@@ -23,16 +24,21 @@ examples:
   convmixer export runs/mine --format tflite --quantize int8 --out exported
 
 Exit codes: 0 done, 1 something could not be done (one line on stderr says what), 2 wrong usage, 70 a fault of this
-program, 130 interrupted. CONVMIXER_TRACEBACK=1 in the environment shows where an error came from.
+program, 130 interrupted. CONVMIXER_TRACEBACK=1 in the environment shows where an error came from, and what
+native code says.
 """
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default the process's own. Returns the exit code."""
+    """Runs the command line `argv`, by default the process's own. Returns the exit code.
+
+    While it runs, warnings are lines on stderr, and some subcommands hold back what native code writes to file
+    descriptor 2 (see `cli.quiet`). Both are put back. If stdout is a pipe that was closed, it becomes /dev/null.
+    """
     arguments = _parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: print(f"convmixer: {message}", file=sys.stderr)
+            warnings.showwarning = lambda message, *_, **__: _say(message)
             return arguments.run(arguments) or 0
     except KeyboardInterrupt:
         print("convmixer: interrupted", file=sys.stderr)
@@ -74,11 +80,27 @@ def _explain(error):
     """Says in one line what went wrong. Returns the exit code: whose fault it is, the user's or the program's."""
     out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
     if out_of_memory or isinstance(error, (UserError, OSError, ImportError)):
-        print(f"convmixer: {one_line(error)}", file=sys.stderr)
+        _say(error)
         return 1
     print(
-        f"convmixer: a fault of this program, please report it: {type(error).__name__}: {one_line(error)[:300]} "
-        "(CONVMIXER_TRACEBACK=1 in the environment shows where)",
+        f"convmixer: a fault of this program, please report it{_where()}: {type(error).__name__}: "
+        f"{one_line(error)[:300]} (CONVMIXER_TRACEBACK=1 in the environment shows where)",
         file=sys.stderr,
     )
     return FAULT
+
+
+def _say(message):
+    print(f"convmixer: {one_line(message)}", file=sys.stderr)
+
+
+def _where():
+    """The repository's address, as the installed package names it."""
+    from importlib import metadata  # which takes as long as all else that --help needs
+
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for entry in metadata.metadata("keras-convmixer").get_all("Project-URL", ()):
+            name, _, address = entry.partition(", ")
+            if name == "Homepage":
+                return f" at {address}/issues"
+    return ""

@@ -1,6 +1,6 @@
 """`convmixer predict`."""
 
-from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
 from keras_convmixer.cli.words import CLASSES_HELP, MODEL_HELP
 
 SUMMARY = "classify images"
@@ -15,11 +15,10 @@ def add_arguments(parser):
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+@quiet_native_code()
 def run(arguments):
     with quiet_tensorflow():
-        from keras_convmixer.inference import prediction
-    predictions = prediction.predict(
-        arguments.model, arguments.images, classes=arguments.classes, top=arguments.top
-    )
-    print(prediction.as_json(predictions) if arguments.json else prediction.as_table(predictions))
+        from keras_convmixer.inference.prediction import predict
+    predictions = predict(arguments.model, arguments.images, classes=arguments.classes, top=arguments.top)
+    print(predictions.as_json() if arguments.json else predictions.as_table())
     return 1 if any(prediction.error for prediction in predictions) else 0

@@ -2,9 +2,9 @@
 
 import json
 import sys
-from pathlib import Path
 
-from keras_convmixer.cli.start import quiet_tensorflow
+from keras_convmixer import files
+from keras_convmixer.cli.quiet import quiet_tensorflow
 from keras_convmixer.cli.words import DATA_HELP, SET_HELP
 
 SUMMARY = "train a model, or go on with an interrupted training"
@@ -26,7 +26,7 @@ def run(arguments):
     overrides = list(arguments.set)
     if arguments.data:
         # The run's folder must find its data from any working directory.
-        path = Path(arguments.data).expanduser()
+        path = files.expanded(arguments.data)
         overrides.append(f"data.source={json.dumps(str(path.resolve()) if path.exists() else arguments.data)}")
     recipe = Recipe.load(arguments.recipe, overrides)
     devices = arguments.devices.split(",") if arguments.devices else None

@@ -4,11 +4,11 @@ import dataclasses
 import functools
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from keras_convmixer import class_names, files
 from keras_convmixer.data import archive, image_folder, verify
 from keras_convmixer.data.encoded_images import Images, from_files, in_memory
 from keras_convmixer.data.stratified_split import stratified_split
@@ -80,7 +80,7 @@ def open_dataset(source, *, validation_fraction=0.2, seed=0, allow_corrupt=False
         ValueError: what lies there is not such a data set; the message says what was expected.
     """
     source = str(source)
-    path = Path(source).expanduser()
+    path = files.expanded(source)
     if source == "digits":
         classes, openers = _digits()
     elif path.is_dir() or (path.is_file() and archive.is_archive(path)):
@@ -93,6 +93,7 @@ def open_dataset(source, *, validation_fraction=0.2, seed=0, allow_corrupt=False
         from keras_convmixer.data import tfds
 
         classes, openers = tfds.open_splits(source)
+    class_names.check(classes, source)
     if set(openers) in ({"all"}, {"train"}):
         (opener,) = openers.values()
         return Dataset(_name(source), classes, _divided(opener(), validation_fraction, seed))
@@ -156,7 +157,8 @@ def _digits():
 
 
 def _name(source):
-    name = Path(source).expanduser().resolve().name if Path(source).expanduser().exists() else source
+    path = files.expanded(source)
+    name = path.resolve().name if path.exists() else source
     for suffix in sorted(archive.SUFFIXES, key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]

@@ -1,7 +1,6 @@
 """What is in a data set, what a recipe makes of it, and where the time goes."""
 
 import dataclasses
-import json
 import time
 
 import numpy as np
@@ -13,6 +12,7 @@ from keras_convmixer.data import decode, pipeline
 from keras_convmixer.data.progress import Progress
 from keras_convmixer.data.unreadable import reasons
 from keras_convmixer.errors import UserError
+from keras_convmixer.reports import Report
 
 MOST_LOOKED_AT = 5_000
 BATCH = 64
@@ -36,7 +36,7 @@ class Split:
     sizes: np.ndarray
     unreadable: tuple[tuple[str, str], ...]
 
-    def as_object(self):
+    def summary(self):
         smallest, median, largest = _three_sizes(self.sizes)
         return {
             "images": sum(self.counts.values()),
@@ -48,19 +48,19 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
-class Survey:
+class Survey(Report):
     """A data set's splits by name, and images/s of each stage of the training input and of the whole (`stages`)."""
 
     name: str
     splits: dict[str, Split]
     stages: dict[str, float | None]
 
-    def as_json(self):
-        splits = {name: split.as_object() for name, split in self.splits.items()}
-        return json.dumps({"name": self.name, "splits": splits, "images_per_second": self.stages}, indent=2)
+    def summary(self):
+        splits = {name: split.summary() for name, split in self.splits.items()}
+        return {"name": self.name, "splits": splits, "images_per_second": self.stages}
 
-    def as_table(self, most=12):
-        """The figures as lines of text; of more classes than `most` the largest and the smallest."""
+    def lines(self, most=12):
+        """The figures; of more classes than `most` the largest and the smallest."""
         lines = [self.name]
         for name, split in self.splits.items():
             lines += ["", f"{name}: {sum(split.counts.values()):,} images in {len(split.counts):,} classes"]
@@ -77,7 +77,7 @@ class Survey:
         lines += ["", "training input:"]
         for stage, rate in self.stages.items():
             lines.append(f"  {stage:<13}{'too fast to tell' if rate is None else f'{rate:>10,.0f} images/s'}")
-        return "\n".join(lines)
+        return lines
 
 
 def survey(dataset, preprocessing, recipe, most=MOST_LOOKED_AT):

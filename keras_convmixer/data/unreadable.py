@@ -7,6 +7,7 @@ import threading
 import tensorflow as tf
 
 from keras_convmixer.data import decode
+from keras_convmixer.errors import visible
 
 
 class Unreadable:
@@ -66,4 +67,4 @@ def reason(encoded):
 
 
 def _say(name, why):
-    print(f"cannot be read: {name}: {why}", file=sys.stderr, flush=True)
+    print(visible(f"cannot be read: {name}: {why}"), file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from keras_convmixer.errors import UserError, first_line
 
 
-class NotBuiltIn(ValueError):
+class NotBuiltIn(UserError):
     """A model needs TensorFlow's own ("Flex") or custom operations, which TFLite's plain runtime does not have."""
 
     def __init__(self, names):

@@ -5,8 +5,9 @@ holds a kernel is used, the rest is idle). A kernel of more than 25 taps is left
 
 A sum of depthwise convolutions with smaller kernels computes the same. Here the parts are dilated: the offsets of
 their taps form an arithmetic progression in each direction, centred as "same" padding centres it, so that each
-part is one operation on the unpadded image. A 9×9 kernel is four parts: rows -4, -2, 0, 2, 4 and rows -3, -1, 1, 3,
-each by columns of the same kind. A 7×7 kernel is three: rows -1, 0, 1, rows ±2 and rows ±3.
+part is one operation on the unpadded image. A 7×7 kernel is three parts: rows -3, -1, 1, 3 by columns ±3 and by
+columns -2 to 2, and rows -2, 0, 2 by all columns. A 9×9 kernel is five: rows -4, -2, 0, 2, 4 by columns -4, -2, 0,
+2, 4 and by columns -3, -1, 1, 3; and rows -3, -1, 1, 3 by columns ±4, by columns ±3 and by columns -2 to 2.
 """
 
 import functools

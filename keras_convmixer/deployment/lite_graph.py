@@ -2,7 +2,7 @@
 
 Beyond `fold`, three things differ. None changes the function.
 
-- A large depthwise kernel is a sum of small ones, see `depthwise`.
+- A large depthwise kernel is a sum of small ones, see `depthwise_parts`.
 - In floating point, channels go through the depthwise convolution in groups. Its kernel of 25 taps reads 25 rows of
   weights and 25 of pixels for each pixel: of 768 channels they exceed a first-level cache of 48 KiB, of 192 not.
   The groups come from the pointwise convolution, each with its share of the outputs, and meet before the next one.
@@ -64,9 +64,6 @@ def lite_graph(numbers, *, integers=False, split=True, features=False):
     def convolution(x, numbers, stride=1):
         return each(lambda x, kernel, bias: activation(_conv(x, kernel, bias, stride)), [x] * groups, numbers)
 
-    def together(x):
-        return x[0] if groups == 1 else tf.concat(x, -1)
-
     def function(images):
         a = convolution(images, numbers.patches, numbers.patches.kernel.shape[0])
         after = numbers.first
@@ -76,10 +73,10 @@ def lite_graph(numbers, *, integers=False, split=True, features=False):
             with tf.name_scope(f"block_{i}"):
                 with tf.name_scope("x"):
                     x = each(affine, a, after)
-                z = together(each(mix, x, (kernel[..., 0], bias, block.branch, block.skip)))
+                z = _together(each(mix, x, (kernel[..., 0], bias, block.branch, block.skip)))
             a = convolution(z, block.pointwise)
             after = block.after
-        last = together(a)
+        last = _together(a)
         logits = tf.matmul(tf.reduce_mean(last, (1, 2)), numbers.head.kernel) + numbers.head.bias
         outputs = {"probabilities": tf.nn.softmax(logits), "logits": logits}
         return outputs | ({"features": affine(last, *numbers.features)} if features else {})
@@ -93,6 +90,10 @@ def groups_of(channels):
         if channels % (groups * VECTOR) == 0:
             return groups
     return 1
+
+
+def _together(groups):
+    return groups[0] if len(groups) == 1 else tf.concat(groups, -1)
 
 
 def _conv(x, kernel, bias, stride):

@@ -38,3 +38,7 @@ def open_openvino(path, threads, precision="f32"):
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
     compiled = openvino.Core().compile_model(path / "model.xml", "CPU", settings)
     return lambda images: {o.get_any_name(): values for o, values in compiled(images).items()}
+
+
+# format → what opens a file of it
+OPENERS = {"tflite": open_tflite, "onnx": open_onnx, "openvino": open_openvino}

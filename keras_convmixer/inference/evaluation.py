@@ -1,7 +1,6 @@
 """How good a model is: exact top-1 and top-5, loss, accuracy by class, confusion matrix."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,15 +8,20 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import log_softmax
 
 from keras_convmixer import bundles, class_names, files
 from keras_convmixer.data import datasets, pipeline, unreadable, verify
 from keras_convmixer.errors import UserError
 from keras_convmixer.recipes import Recipe
+from keras_convmixer.reports import Tabular
+
+# so many classes are named as the weakest
+WEAKEST = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Tabular):
     """What a model made of a split, every image counted once.
 
     Attributes:
@@ -43,13 +47,11 @@ class Evaluation:
     @property
     def loss(self) -> float:
         """Mean cross-entropy in nats."""
-        logits = self.logits.astype(np.float64)
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        log_sums = np.log(np.exp(shifted).sum(axis=1))
-        return float(np.mean(log_sums - shifted[np.arange(len(shifted)), self.labels]))
+        logs = log_softmax(self.logits.astype(np.float64), axis=1)
+        return float(-np.mean(logs[np.arange(len(logs)), self.labels]))
 
     @property
-    def confusion(self):
+    def confusion(self) -> np.ndarray:
         """Counts `(true class, predicted class)`."""
         size = len(self.classes)
         pairs = self.labels * size + self.logits.argmax(axis=1)
@@ -73,28 +75,29 @@ class Evaluation:
             "per_class": {name: float(value) for name, value in self.per_class().items()},
         }
 
-    def table(self, worst: int = 5) -> str:
-        """The figures as lines of text, with the `worst` classes."""
-        lines = [
-            f"{self.split}: {len(self.labels)} images, {len(self.skipped)} skipped",
-            f"top-1 {self.top(1):8.2%}",
-            f"top-5 {self.top(5):8.2%}",
-            f"loss  {self.loss:8.4f}",
-        ]
-        ranked = sorted(self.per_class().items(), key=lambda item: item[1])[:worst]
-        names = [class_names.display_name(name) for name, _ in ranked]
-        width = max(map(len, names))
-        lines += ["weakest classes:"]
-        lines += [f"  {name:<{width}}  {value:7.2%}" for name, (_, value) in zip(names, ranked)]
-        return "\n".join(lines)
+    def lines(self) -> list[str]:
+        """The figures, and the weakest classes where some are weak."""
+        lines = [f"{self.split}: {len(self.labels)} images, {len(self.skipped)} skipped"]
+        # Of five classes or fewer, every one is among the first five.
+        lines += [f"top-{k} {self.top(k):8.2%}" for k in (1, 5) if k < max(len(self.classes), 2)]
+        lines += [f"loss  {self.loss:8.4f}"]
+        ranked = sorted(self.per_class().items(), key=lambda item: item[1])[:WEAKEST]
+        weak = {class_names.display_name(name): value for name, value in ranked if value < 1}
+        if weak:
+            width = max(map(len, weak))
+            lines += ["weakest classes:", *(f"  {name:<{width}}  {value:7.2%}" for name, value in weak.items())]
+        return lines
+
+    def records(self) -> list[list]:
+        """The confusion matrix: a row for each true class, a column for each predicted one."""
+        counts = zip(self.classes, self.confusion.tolist())
+        return [["true class", *self.classes], *([name, *row] for name, row in counts)]
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes metrics.json, confusion_matrix.csv and confusion_matrix.png into a folder."""
         folder = Path(folder)
-        files.write_text(folder / "metrics.json", json.dumps(self.summary(), indent=2) + "\n")
-        header = ",".join(["true class", *(_quoted(name) for name in self.classes)])
-        rows = [",".join([_quoted(n), *map(str, row)]) for n, row in zip(self.classes, self.confusion)]
-        files.write_text(folder / "confusion_matrix.csv", "\n".join([header, *rows]) + "\n")
+        files.write_text(folder / "metrics.json", self.as_json() + "\n")
+        files.write_text(folder / "confusion_matrix.csv", self.as_csv())
         with files.replacing(folder / "confusion_matrix.png") as temporary:
             _draw(self.confusion, [class_names.display_name(name) for name in self.classes], temporary)
 
@@ -212,10 +215,6 @@ def _filled(batch, size):
 def _recipe(bundle):
     path = bundle.path / "recipe.yaml" if bundle.path else None
     return Recipe.load(path) if path and path.exists() else None
-
-
-def _quoted(name):
-    return '"' + name.replace('"', '""') + '"' if set(name) & set(',"\n') else name
 
 
 def _draw(confusion, names, path):

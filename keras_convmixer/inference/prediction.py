@@ -3,7 +3,6 @@
 import dataclasses
 import glob
 import itertools
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import softmax
 
 from keras_convmixer import bundles, class_names
 from keras_convmixer.data import decode, image_folder
 from keras_convmixer.errors import UserError
-from keras_convmixer.quiet import quiet_stderr
+from keras_convmixer.reports import Tabular
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,39 @@ class Prediction:
     classes: tuple[tuple[str, float], ...] = ()
     error: str | None = None
 
+    def summary(self) -> dict:
+        """Its `path`, and `classes` or `error`, as plain values."""
+        if self.error:
+            return {"path": str(self.path), "error": self.error}
+        found = [{"class": name, "probability": probability} for name, probability in self.classes]
+        return {"path": str(self.path), "classes": found}
+
+
+class Predictions(list[Prediction], Tabular):
+    """A list of `Prediction`, in the order of the files, that is a report too."""
+
+    def summary(self) -> list[dict]:
+        return [prediction.summary() for prediction in self]
+
+    def lines(self) -> list[str]:
+        """For each file its name, then its classes with their probabilities, or its error."""
+        lines = []
+        for prediction in self:
+            lines.append(str(prediction.path))
+            if prediction.error:
+                lines.append(f"  error: {prediction.error}")
+            lines += [f"  {probability:7.2%}  {name}" for name, probability in prediction.classes]
+        return lines
+
+    def records(self) -> list[list]:
+        """A row for each class of each file; for a file that could not be read, one with its error."""
+        records: list[list] = [["path", "class", "probability", "error"]]
+        for prediction in self:
+            records += [[prediction.path, name, probability, None] for name, probability in prediction.classes]
+            if prediction.error:
+                records.append([prediction.path, None, None, prediction.error])
+        return records
+
 
 def predict(
     model: bundles.Bundle | keras.Model | str | os.PathLike,
@@ -41,7 +74,7 @@ def predict(
     classes: Sequence[str] | str | os.PathLike | None = None,
     top: int = 5,
     batch_size: int = 32,
-) -> list[Prediction]:
+) -> Predictions:
     """Classifies image files.
 
     Args:
@@ -52,7 +85,7 @@ def predict(
         batch_size: images at a time.
 
     Returns:
-        A list of `Prediction`, in the order of the paths, each file once. A file that is no image has an `error`.
+        `Predictions`, a list in the order of the paths, each file once. A file that is no image has an `error`.
 
     Raises:
         FileNotFoundError: nothing is found at a path. ValueError: top or batch_size is below 1.
@@ -63,7 +96,7 @@ def predict(
     bundle = bundles.load(model, classes)
     names = [class_names.display_name(name) for name in bundle.classes]
     images = _decoded(found, bundle.preprocessing)
-    predictions = []
+    predictions = Predictions()
     for start in range(0, len(found), batch_size):
         batch = list(itertools.islice(images, batch_size))
         pixels = [image for image, error in batch if error is None]
@@ -95,29 +128,6 @@ def find_images(paths):
     return list(dict.fromkeys(found))
 
 
-def as_table(predictions):
-    """Predictions as lines of text: for each file its classes with their probabilities, or its error."""
-    lines = []
-    for prediction in predictions:
-        lines.append(f"{prediction.path}")
-        if prediction.error:
-            lines.append(f"  error: {prediction.error}")
-        lines += [f"  {probability:7.2%}  {name}" for name, probability in prediction.classes]
-    return "\n".join(lines)
-
-
-def as_json(predictions):
-    """Predictions as a JSON list of objects with `path`, and `classes` or `error`."""
-    return json.dumps([_as_object(prediction) for prediction in predictions], indent=2, ensure_ascii=False)
-
-
-def _as_object(prediction):
-    if prediction.error:
-        return {"path": str(prediction.path), "error": prediction.error}
-    found = [{"class": name, "probability": probability} for name, probability in prediction.classes]
-    return {"path": str(prediction.path), "classes": found}
-
-
 def _images_in(place):
     def refuse(error):
         raise error
@@ -136,8 +146,7 @@ def _decoded(paths, preprocessing):
     images = iter(files.map(image, tf.data.AUTOTUNE))
     for _ in paths:
         try:
-            with quiet_stderr():  # libjpeg's remarks on a damaged file
-                pixels = next(images)
+            pixels = next(images)
         except tf.errors.OpError as error:
             yield None, decode.reason(error)
         else:
@@ -147,7 +156,6 @@ def _decoded(paths, preprocessing):
 def _likeliest(model, images, names, top):
     """For each image the classes with the highest probabilities."""
     logits = model.predict_on_batch(images)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    for scores in shifted / shifted.sum(axis=1, keepdims=True):
+    for scores in softmax(logits, axis=1):
         best = np.argsort(-scores, kind="stable")[:top]
         yield tuple((names[i], float(scores[i])) for i in best)

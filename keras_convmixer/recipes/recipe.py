@@ -11,6 +11,7 @@ from typing import Annotated
 import pydantic
 import yaml
 
+from keras_convmixer import files
 from keras_convmixer.errors import UserError
 from keras_convmixer.recipes.sections import Augmentation, Data, Model, Optimizer, Training, explained, section
 
@@ -98,7 +99,7 @@ def _read(name_or_path):
     if str(name_or_path) in list_recipes():
         file = resources.files("keras_convmixer") / "recipes" / f"{name_or_path}.yaml"
         return file.read_text(encoding="utf-8"), Path()
-    path = Path(name_or_path).expanduser()
+    path = files.expanded(name_or_path)
     if not path.is_file():
         known = ", ".join(list_recipes())
         raise FileNotFoundError(f"{name_or_path}: no such recipe; give a YAML file or one of {known}")

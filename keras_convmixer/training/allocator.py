@@ -15,7 +15,8 @@ def keep_freed_memory():
     elementwise operation. A step of 512 CIFAR-10 images through ConvMixer-256/8 took 33 s of processor time on
     two cores, and 20 s so.
 
-    To be called before TensorFlow runs anything: an arena that a thread already has stays as it is.
+    To be called before TensorFlow runs anything: an arena that a thread already has stays as it is. It holds for
+    the whole process until its end: glibc does not tell what it was set to before, so that it cannot be put back.
     """
     if platform.libc_ver()[0] != "glibc":
         return

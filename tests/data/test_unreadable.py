@@ -1,5 +1,6 @@
 """Images that go bad in use: replaced in training, left out in evaluation, always named and counted."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -140,3 +141,9 @@ def test_evaluation_leaves_out_what_cannot_be_read():
     assert read == set(range(COUNT)) - {0, 7, 39}
     np.testing.assert_array_equal(levels(stream), sorted(read))
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in stream]), np.array(sorted(read)) % 2)
+
+
+def test_a_name_does_not_steer_the_terminal_that_shows_it(capsys):
+    images = in_memory(("a", "b"), [0, 1], ["0", "1"], [encoded(0), encoded(1)])
+    Unreadable(dataclasses.replace(images, skipped=(("\x1b[2Jc\n.png", "empty"),)))
+    assert capsys.readouterr().err == "cannot be read: \\x1b[2Jc\\n.png: empty\n"

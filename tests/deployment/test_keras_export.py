@@ -15,7 +15,7 @@ def test_agrees_with_the_model(bundle, tmp_path, format, name):
     report = export(bundle, tmp_path, format=format, images=32, threads=1)
     assert report.path == tmp_path / name
     assert report.comparison.max_difference < 1e-5
-    assert json.loads((tmp_path / f"{report.path.stem}.json").read_text())["format"] == format
+    assert json.loads((tmp_path / f"{report.path.name}.json").read_text())["format"] == format
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])

@@ -1,4 +1,9 @@
+import csv
+import io
 import json
+import os
+from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
@@ -6,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from keras_convmixer.bundles import Bundle
-from keras_convmixer.inference.prediction import as_json, as_table, find_images, predict
+from keras_convmixer.inference.prediction import Prediction, Predictions, find_images, predict
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.preprocessing import Preprocessing
 
@@ -88,17 +93,44 @@ def test_nothing_found_names_the_argument(photos, path):
     assert str(photos / path) in str(error.value)
 
 
-def test_table_and_json(bundle, photos):
+def test_table_json_and_csv(bundle, photos):
     predictions = predict(bundle, [photos / "0.png", photos / "broken.jpg"], top=2)
     (best, probability), _ = predictions[0].classes
-    lines = as_table(predictions).splitlines()
+    lines = predictions.as_table().splitlines()
     assert lines[0] == str(photos / "0.png")
     assert lines[1].split() == [f"{probability:.2%}", best]
     assert lines[3:] == [str(photos / "broken.jpg"), f"  error: {predictions[1].error}"]
-    first, second = json.loads(as_json(predictions))
+    first, second = json.loads(predictions.as_json())
     assert first["path"] == str(photos / "0.png")
     assert first["classes"][0] == {"class": best, "probability": probability}
     assert second == {"path": str(photos / "broken.jpg"), "error": predictions[1].error}
+    header, row, _, last = csv.reader(io.StringIO(predictions.as_csv()))
+    assert row == [str(photos / "0.png"), best, str(probability), ""]
+    assert dict(zip(header, last)) == {
+        "path": str(photos / "broken.jpg"),
+        "class": "",
+        "probability": "",
+        "error": predictions[1].error,
+    }
+
+
+def test_names_do_not_steer_the_terminal_that_shows_them():
+    name = "\x1b[31ma\nb\x9b\u2028\udcff.png"
+    predictions = Predictions([Prediction(Path(name), (("Straße 犬　猫", 0.5),))])
+    first, second = predictions.as_table().split("\n")
+    assert first == r"\x1b[31ma\nb\x9b\u2028\udcff.png"
+    assert second == "   50.00%  Straße 犬　猫"
+    text = predictions.as_json()
+    assert "犬　猫" in text
+    assert not set(text) & set("\x1b\x9b\u2028\udcff")
+    assert json.loads(text)[0]["path"] == name
+
+
+def test_a_process_keeps_its_stderr(bundle, photos):
+    """The package is a guest: it moves none of the process's file descriptors."""
+    with mock.patch("os.dup2", wraps=os.dup2) as moved:
+        assert len(predict(bundle, [photos / "0.png", photos / "broken.jpg"])) == 2
+    moved.assert_not_called()
 
 
 def test_wordnet_ids_are_shown_in_words(photos):

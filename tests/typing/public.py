@@ -23,11 +23,17 @@ def run(workdir: Path, mine: tuple[tf.data.Dataset, tf.data.Dataset]) -> float:
         "digits", "runs/digits", data=mine, classes=["a", "b"], callbacks=[keras.callbacks.Callback()]
     )
     evaluation = keras_convmixer.evaluate(bundle, "digits", split="validation", batch_size=8)
-    for prediction in keras_convmixer.predict(workdir, ["a.png", Path("b.png")], top=3):
+    predictions = keras_convmixer.predict(workdir, ["a.png", Path("b.png")], top=3)
+    for prediction in predictions:
         name, probability = prediction.classes[0]
         print(prediction.path.name, name.upper(), probability + 0.5)
     report = keras_convmixer.export(bundle, workdir, format="tflite", quantize="int8", images=10)
     print(report.as_table(), report.size + 1, keras_convmixer.load("saved_models/digits").classes[0].upper())
     preprocessing = keras_convmixer.Preprocessing((32, 32), 1.0, "bilinear")
     print(preprocessing.resize_size[0] + 1, keras_convmixer.__version__.upper())
-    return evaluation.top(1)
+    rows: str = evaluation.as_csv() + predictions.as_csv()
+    print(
+        evaluation.as_table(), predictions.as_json(), report.as_json(), rows, len(predictions), predictions[0].path
+    )
+    evaluation.save("figures")
+    return evaluation.top(1) + evaluation.loss

@@ -1,0 +1,75 @@
+"""Keeping what native code says off the terminal. For the command line alone: a user's process is the user's."""
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Holds back what is written to file descriptor 2, and shows it after all if the block raises.
+
+    TensorFlow, its converter, LiteRT and libjpeg write there past Python's `sys.stderr` and whatever their log
+    levels say. TensorFlow's own Python messages below warnings are held back for good. The descriptor is the whole
+    process's, and is put back at the end. What was held back is lost if the process dies by a signal: with
+    CONVMIXER_TRACEBACK in the environment nothing is held back.
+    """
+    if os.environ.get("CONVMIXER_TRACEBACK"):
+        yield
+        return
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        terminal = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            sys.stderr.flush()
+            held.seek(0)
+            with open(terminal, "wb", closefd=False) as shown:
+                shutil.copyfileobj(held, shown)
+            raise
+        finally:
+            logger.setLevel(level)
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+@contextlib.contextmanager
+def quiet_native_code():
+    """The same, but what Python writes to `sys.stderr`, such as a warning or how far something is, is shown."""
+    with contextlib.ExitStack() as stack:
+        if _is_on_2(sys.stderr):
+            settings = {"encoding": sys.stderr.encoding, "errors": sys.stderr.errors}
+            own = stack.enter_context(open(os.dup(2), "w", buffering=1, **settings))
+            stack.enter_context(contextlib.redirect_stderr(own))
+        stack.enter_context(quiet_stderr())
+        yield
+
+
+@contextlib.contextmanager
+def quiet_tensorflow():
+    """Keeps what TensorFlow says of itself while it starts off stderr, unless the start fails."""
+    # What TensorFlow logs as an error and stops for it also raises; the rest is about the machine.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet_stderr():
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")
+        # The first look for a GPU has its own complaints where there is none.
+        tf.config.list_physical_devices("GPU")
+        yield
+
+
+def _is_on_2(stream):
+    try:
+        return stream.fileno() == 2
+    except (AttributeError, OSError, ValueError):  # a stream that is no file
+        return False

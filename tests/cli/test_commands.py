@@ -1,0 +1,121 @@
+"""The subcommands, from arguments to what is printed and written."""
+
+import json
+
+import pytest
+from PIL import Image
+
+import keras_convmixer
+from keras_convmixer.cli import main
+
+
+def test_evaluate_prints_and_writes(run, capsys):
+    assert main(["evaluate", str(run), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["images"] == 359
+    assert 0 < summary["top1"] <= summary["top5"] <= 1
+    folder = run / "evaluation" / "validation"
+    assert json.loads((folder / "metrics.json").read_text()) == summary
+    rows = (folder / "confusion_matrix.csv").read_text().splitlines()
+    assert rows[0] == "true class,0,1,2,3,4,5,6,7,8,9"
+    assert sum(int(count) for row in rows[1:] for count in row.split(",")[1:]) == 359
+    with Image.open(folder / "confusion_matrix.png") as image:
+        assert image.size > (400, 400)
+    assert main(["evaluate", str(run), "--split", "all", "--out", str(folder.parent / "all")]) == 0
+    assert "all: 1797 images, 0 skipped" in capsys.readouterr().out
+
+
+def test_predict_names_classes_and_reports_what_is_no_image(run, photo, tmp_path, capsys):
+    (tmp_path / "letter.png").write_text("<html>")
+    assert main(["predict", str(run), str(photo), "--top", "3", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert len(row["classes"]) == 3
+    assert main(["predict", str(run), str(tmp_path / "*.png")]) == 1
+    out, _ = capsys.readouterr()
+    assert "letter.png" in out
+    assert "photo.png" in out
+
+
+def test_export_reports_its_comparison(run, tmp_path, capsys):
+    out = tmp_path / "exported"
+    assert main(["export", str(run), "--format", "tflite", "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["format"] == "tflite"
+    assert {"model.tflite", "labels.txt", "preprocessing.json"} <= {path.name for path in out.iterdir()}
+
+
+def test_models_lists_the_variants(capsys):
+    assert main(["models"]) == 0
+    assert "convmixer_1536_20 " in capsys.readouterr().out
+    assert main(["models", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["convmixer_768_32"]["top1"] == 80.158
+
+
+def test_the_run_of_another_recipe_is_refused(run, capsys):
+    before = (run / "model.keras").read_bytes()
+    assert main(["train", "--recipe", "digits", "--workdir", str(run)]) == 1
+    assert "is the run of another recipe" in capsys.readouterr().err
+    assert (run / "model.keras").read_bytes() == before
+
+
+def test_a_keras_file_with_class_names_goes_into_every_command(photo, tmp_path, capsys):
+    model = keras_convmixer.ConvMixer(8, 1, 3, 2, input_shape=(8, 8, 3), num_classes=10)
+    model.save(tmp_path / "mine.keras")
+    (tmp_path / "names").write_text("".join(f"{i}\n" for i in range(10)))
+    file, names = str(tmp_path / "mine.keras"), ["--classes", str(tmp_path / "names")]
+    assert main(["predict", file, str(photo)]) == 1
+    assert "--classes and a file" in capsys.readouterr().err
+    assert main(["predict", file, str(photo), *names, "--top", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["classes"][0]["class"] in "0123456789"
+    assert main(["evaluate", file, *names, "--data", "digits", "--out", str(tmp_path / "e"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 1797
+    assert (
+        main(["export", file, *names, "--data", "digits", "--format", "tflite", "--out", str(tmp_path / "x")]) == 0
+    )
+    assert (tmp_path / "x" / "labels.txt").read_text() == (tmp_path / "names").read_text()
+
+
+def photographs(folder, *names):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("L", (8, 8), 60 * i).save(folder / name / f"{i}.png")
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\r", "a\u2028b", "\x1b[2Jcat"])
+def test_class_names_that_no_terminal_can_show_are_refused_before_training(name, tmp_path, capsys):
+    data = photographs(tmp_path / "photos", "dog", name)
+    for words in (["data", data], ["train", "--data", data, "--workdir", str(tmp_path / "run")]):
+        assert main(words) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert f"{name!r} cannot name a class: expected one line of visible characters" in err
+        assert err.count("\n") == 1
+        assert err[:-1].isprintable()
+    assert not (tmp_path / "run").exists()
+
+
+def test_names_of_files_do_not_steer_the_terminal(run, tmp_path, capsys):
+    data = photographs(tmp_path / "photos", "1", "2")
+    for digit in "12":
+        (tmp_path / "photos" / digit / "\x1b[2J\x9b.png").write_text("no image")
+    words = [
+        "evaluate",
+        str(run),
+        "--data",
+        data,
+        "--allow-corrupt",
+        "--split",
+        "all",
+        "--out",
+        str(tmp_path / "e"),
+    ]
+    assert main(words) == 0
+    err = capsys.readouterr().err
+    assert r"skipped 1/\x1b[2J\x9b.png" in err
+    assert not set(err) & set("\x1b\x9b")
+    for words in (["data", data], ["data", data, "--json"], ["predict", str(run), data]):
+        main([*words, *(["--set", "data.allow_corrupt=true"] if words[0] == "data" else [])])
+        out, err = capsys.readouterr()
+        assert "[2J" in out
+        assert not set(out + err) & set("\x1b\x9b")

@@ -1,0 +1,86 @@
+"""`convmixer convert`."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from keras_convmixer.cli import main
+
+
+def test_convert_goes_both_ways(oracles, run, tmp_path, capsys):
+    source = oracles / "weights" / "gelu_k9_p7.state_dict.pth"
+    keras_file = tmp_path / "model.keras"
+    assert main(["convert", str(source), "--out", str(keras_file), "--activation", "gelu"]) == 0
+    (tmp_path / "names").write_text("".join(f"class {i}\n" for i in range(11)))
+    arguments = ["--activation", "gelu", "--classes", str(tmp_path / "names")]
+    assert main(["convert", str(source), "--out", str(tmp_path / "folder"), *arguments]) == 0
+    assert main(["convert", str(tmp_path / "folder"), "--out", str(tmp_path / "back.safetensors")]) == 0
+    again = tmp_path / "again.keras"
+    assert main(["convert", str(tmp_path / "back.safetensors"), "--out", str(again), "--activation", "gelu"]) == 0
+
+    import keras
+
+    first, second = (keras.saving.load_model(path) for path in (keras_file, again))
+    for a, b in zip(first.get_weights(), second.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "name", ["gelu_k9_p7", "relu_k7_p7", "gelu_k8_p2_even_kernel", "gelu_k5_p7_ragged_input", "gelu_k5_p2_gray"]
+)
+def test_a_converted_file_answers_as_timm(oracles, name, tmp_path, capsys):
+    import keras
+
+    folder = oracles / "weights"
+    (about,) = [row for row in json.loads((folder / "index.json").read_text())["models"] if row["name"] == name]
+    io = np.load(folder / f"{name}.io.npz")
+    height, width, channels = io["input_nhwc"].shape[1:]
+    mean, std = ([0.5, 0.4, 0.3][:channels], [0.2, 0.25, 0.3][:channels])
+    words = ["--activation", about["act"], "--input-size", str(height), str(width)]
+    words += ["--mean", *map(str, mean), "--std", *map(str, std)]
+    out = tmp_path / "model.keras"
+    assert main(["convert", str(folder / f"{name}.state_dict.pth"), "--out", str(out), *words]) == 0
+    model = keras.saving.load_model(out)
+    images = 255 * (io["input_nhwc"] * np.float32(std) + np.float32(mean))
+    exponentials = np.exp(io["logits"] - io["logits"].max(axis=1, keepdims=True))
+    expected = exponentials / exponentials.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.predict(images, verbose=0), expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("words", [[], ["--ema"]])
+@pytest.mark.parametrize("name", ["original_sequential.pth.tar", "original_sequential_ddp.pth.tar"])
+def test_the_authors_files_are_converted(oracles, name, words, tmp_path, capsys):
+    import keras
+
+    folder, out = oracles / "weights", tmp_path / "folder"
+    io = np.load(folder / "original_sequential.io.npz")
+    (tmp_path / "names").write_text("".join(f"class {i}\n" for i in range(io["logits"].shape[1])))
+    height, width, _ = io["input_nhwc"].shape[1:]
+    words = [*words, "--activation", "gelu", "--classes", str(tmp_path / "names"), "--std", "0.2", "0.2", "0.2"]
+    words += ["--input-size", str(height), str(width)]
+    assert main(["convert", str(folder / name), "--out", str(out), *words]) == 0
+    preprocessing = json.loads((out / "preprocessing.json").read_text())
+    assert preprocessing["input_size"] == [height, width]
+    assert preprocessing["std"] == [0.2, 0.2, 0.2]
+    assert preprocessing["mean"] == [0.485, 0.456, 0.406]
+    images = 255 * (io["input_nhwc"] * np.float32(preprocessing["std"]) + np.float32(preprocessing["mean"]))
+    logits = keras.saving.load_model(out / "model.keras").predict(images, verbose=0)
+    expected = io["logits_ema" if "--ema" in words else "logits"]
+    assert np.abs(logits - expected).max() < 2e-5 * np.abs(expected).max()
+
+
+def test_a_grey_or_headless_checkpoint_becomes_no_model_folder(oracles, tmp_path, capsys):
+    source = oracles / "weights" / "gelu_k5_p2_gray.safetensors"
+    assert main(["convert", str(source), "--out", str(tmp_path / "folder"), "--activation", "gelu"]) == 1
+    assert "takes 1 channels and has a head: only a .keras file holds such a model" in capsys.readouterr().err
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_hostile_checkpoint_is_refused(oracles, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    source = str(oracles / "weights" / "hostile.pth.tar")
+    assert main(["convert", source, "--out", "model.keras"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert os.listdir(tmp_path) == []

@@ -10,7 +10,9 @@ import keras
 import tensorflow as tf
 
 from keras_convmixer import bundles, class_names, files
-from keras_convmixer.data import decode, pipeline
+from keras_convmixer.cores import usable_cores
+from keras_convmixer.data import decode
+from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.deployment import keras_export, runtimes, saved_model, tflite
 from keras_convmixer.deployment.comparison import TOLERANCES, Comparison, Tolerance, compare
 from keras_convmixer.deployment.prepare import in_float32, prepared
@@ -128,7 +130,7 @@ def export(
     if format == "saved_model":
         threads = None
     else:
-        threads = threads or os.cpu_count()
+        threads = threads or usable_cores()
 
     with files.replacing(path) as temporary:
         with quiet_stderr():
@@ -177,7 +179,7 @@ def _file_name(format, quantize):
 
 
 def _one_by_one(images, preprocessing):
-    return pipeline.evaluation_batches(images, preprocessing, 1).as_numpy_iterator()
+    return (image for image, _ in evaluation_batches(images, preprocessing, 1).as_numpy_iterator())
 
 
 def _files(images, preprocessing):

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convmixer import files
-from keras_convmixer.data import pipeline
-from keras_convmixer.data.progress import Progress
+from keras_convmixer.data.training_stream import training_batches
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation import Evaluation
+from keras_convmixer.progress import Progress
 
 
 class FrozenFeatures:
@@ -113,7 +113,7 @@ class FrozenFeatures:
         numbered = dataclasses.replace(
             images, classes=tuple(map(str, range(len(images)))), labels=np.arange(len(images))
         )
-        stream = pipeline.training_batches(
+        stream = training_batches(
             numbered,
             self._preprocessing,
             self.recipe.augmentation,
@@ -128,7 +128,7 @@ class FrozenFeatures:
             for batch, labels in stream:
                 features.append(self._backbone.predict_on_batch(batch))
                 indices.append(labels.numpy().argmax(1))
-                progress.advance(len(batch))
+                progress.update(len(batch))
                 if len(features) == 2:  # the first also compiles
                     _announce(time.monotonic() - began, total / training.batch_size)
                 began = began if len(features) > 1 else time.monotonic()

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_convmixer.data import datasets, decode, verify
+from keras_convmixer.data import datasets, decode, unreadable
 from keras_convmixer.data.datasets import open_dataset
 
 
@@ -155,7 +155,7 @@ def test_nothing_readable_is_an_error_even_then(tmp_path):
 
 def test_images_are_checked_once_and_again_when_one_changes(tmp_path, monkeypatch):
     checked = []
-    monkeypatch.setattr(verify, "_decode_all", lambda root, names: checked.append(len(names)) or {})
+    monkeypatch.setattr(unreadable, "_decode_all", lambda root, names: checked.append(len(names)) or {})
     photos(tmp_path, count=3)
     open_dataset(tmp_path)
     open_dataset(tmp_path, seed=1)

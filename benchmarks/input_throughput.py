@@ -18,6 +18,8 @@ import os
 import statistics
 import time
 
+from keras_convmixer.cores import usable_cores
+
 BATCH = 64
 SIZE = 224
 
@@ -49,28 +51,30 @@ def main():
         print(f"ratio {statistics.median(rates['ours']) / statistics.median(rates['timm']):7.2f}")
     versions = ("tensorflow", "keras", "timm", "torch") if "timm" in rates else ("tensorflow", "keras")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in versions)
-    print(f"{len(os.sched_getaffinity(0))} cores, {versions}, batch {BATCH}, {SIZE}×{SIZE}")
+    print(f"{usable_cores()} cores, {versions}, batch {BATCH}, {SIZE}×{SIZE}")
 
 
 def listing(path):
     """The folder and the names of the image files in it."""
-    from keras_convmixer.data import archive, image_folder
+    from keras_convmixer.data import archive
+    from keras_convmixer.data.image_folder import read_folder
 
-    found = image_folder.read_folder(archive.unpack(path) if os.path.isfile(path) else path)
+    found = read_folder(archive.unpack(path) if os.path.isfile(path) else path)
     return found.root, [file.name for members in found.splits.values() for file, _ in members]
 
 
 def ours(files, recipe):
     """Endless batches of this package's training input."""
     from keras_convmixer import Preprocessing, Recipe
-    from keras_convmixer.data import encoded_images, pipeline
+    from keras_convmixer.data.encoded_images import from_files
+    from keras_convmixer.data.training_stream import training_batches
 
     root, names = files
     classes = [str(label) for label in range(1000)]
     labels = [i % len(classes) for i in range(len(names))]
     return iter(
-        pipeline.training_batches(
-            encoded_images.from_files(classes, labels, names, root),
+        training_batches(
+            from_files(classes, labels, names, root),
             Preprocessing((SIZE, SIZE)),
             Recipe.load(recipe).augmentation,
             batch_size=BATCH,
@@ -117,7 +121,7 @@ def timms(root, names):
         photos,
         batch_size=BATCH,
         sampler=torch.utils.data.RandomSampler(photos, replacement=True, num_samples=10**7),
-        num_workers=len(os.sched_getaffinity(0)),
+        num_workers=usable_cores(),
         multiprocessing_context="fork",
     )
     return (mixup(images, labels) for images, labels in started(iter(loader)))

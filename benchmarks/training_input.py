@@ -1,9 +1,9 @@
-"""How much the input costs a training: images/s of a recipe fed by its pipeline, against fed from memory.
+"""How much the input costs a training: images/s of a recipe fed by its stream, against fed from memory.
 
     python benchmarks/training_input.py --recipe cifar10 --data PATH_OR_TFDS_NAME
 
 Both train the same model with the same batch size, in blocks that alternate. Of each block the first step, in which
-the pipeline starts up, is not counted; the figures are medians over the steps.
+the stream starts up, is not counted; the figures are medians over the steps.
 """
 
 import argparse
@@ -15,7 +15,8 @@ import keras
 import numpy as np
 
 from keras_convmixer import Recipe
-from keras_convmixer.data import datasets, pipeline
+from keras_convmixer.data import datasets
+from keras_convmixer.data.training_stream import training_batches
 from keras_convmixer.training.allocator import keep_freed_memory
 from keras_convmixer.training.build import build
 from keras_convmixer.training.compiled import compiled
@@ -39,16 +40,16 @@ def main():
 
     def stream():
         return iter(
-            pipeline.training_batches(
+            training_batches(
                 images, bundle.preprocessing, recipe.augmentation, batch_size=batch_size, seed=0, epochs=1000
             )
         )
 
     batch = next(stream())
-    seconds = {"memory": [], "pipeline": []}
+    seconds = {"memory": [], "stream": []}
     for _ in range(arguments.blocks):
         for source, times in seconds.items():
-            batches = stream() if source == "pipeline" else None
+            batches = stream() if source == "stream" else None
             for step in range(arguments.steps + 1):
                 start = time.perf_counter()
                 model.train_on_batch(*(next(batches) if batches else batch))
@@ -59,7 +60,7 @@ def main():
         spread = np.subtract(*np.percentile(times, [75, 25]))
         steps = f"median of {len(times)} steps, quartiles {spread:.2f} s apart"
         print(f"{source:<9} {rates[source]:8.1f} images/s  ({steps})")
-    print(f"ratio     {rates['pipeline'] / rates['memory']:8.3f}  keras {keras.__version__}, batch {batch_size}")
+    print(f"ratio     {rates['stream'] / rates['memory']:8.3f}  keras {keras.__version__}, batch {batch_size}")
 
 
 if __name__ == "__main__":

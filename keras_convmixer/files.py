@@ -1,12 +1,33 @@
-"""Writing files that are whole or not there, and the cache folder."""
+"""Files: read only where they are regular ones, written whole or not at all. And the cache folder."""
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
 import filelock
+
+
+def read_regular(path):
+    """The content of a regular file.
+
+    A FIFO would keep its reader waiting for ever, and some devices never end: what a path leads to is looked at
+    once it is open, so that nothing can take its place in between, and opened without waiting.
+
+    Raises:
+        OSError: there is no such file, it cannot be read, or it is a folder, a FIFO, a device or a socket.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

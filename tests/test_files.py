@@ -5,6 +5,18 @@ import pytest
 from keras_convmixer import files
 
 
+def test_only_regular_files_are_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    assert files.read_regular(tmp_path / "link") == b"content"
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo", os.devnull):
+        with pytest.raises(OSError, match="not a regular file"):
+            files.read_regular(path)
+    with pytest.raises(FileNotFoundError):
+        files.read_regular(tmp_path / "nowhere")
+
+
 def test_replaces_a_file_whole(tmp_path):
     path = tmp_path / "new" / "a.txt"
     files.write_text(path, "first")

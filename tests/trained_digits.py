@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_convmixer import bundles
-from keras_convmixer.data import datasets, pipeline
+from keras_convmixer.data import datasets
+from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.preprocessing import Preprocessing
 from keras_convmixer.recipes import Recipe
@@ -25,8 +26,8 @@ def bundle(digits, tmp_path_factory):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss)
     images = digits.training()
-    batches = pipeline.evaluation_batches(images, preprocessing, 512).as_numpy_iterator()
-    model.fit(np.concatenate(list(batches)), images.labels, batch_size=64, epochs=6, verbose=0)
+    batches = evaluation_batches(images, preprocessing, 512).as_numpy_iterator()
+    model.fit(np.concatenate([pixels for pixels, _ in batches]), images.labels, batch_size=64, epochs=6, verbose=0)
     bundles.save(bundles.Bundle(model, preprocessing, digits.classes), folder, recipe=Recipe().to_yaml())
     return bundles.load(folder)
 
@@ -34,7 +35,7 @@ def bundle(digits, tmp_path_factory):
 @pytest.fixture(scope="session")
 def held_out(digits, bundle):
     """64 held-out digits as the model takes them: float32 (64, 8, 8, 3)."""
-    return next(pipeline.evaluation_batches(digits.held_out(), bundle.preprocessing, 64).as_numpy_iterator())
+    return next(evaluation_batches(digits.held_out(), bundle.preprocessing, 64).as_numpy_iterator())[0]
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import json
 import multiprocessing
-import os
 import platform
 import tempfile
 import time
@@ -16,14 +15,15 @@ import numpy as np
 from keras_convmixer import bundles
 from keras_convmixer.benchmark.forms import OURS, PEERS, STOCK, serve
 from keras_convmixer.benchmark.report import BATCHES, Benchmark, Row
-from keras_convmixer.data import pipeline
-from keras_convmixer.data.progress import Progress
+from keras_convmixer.cores import usable_cores
+from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.deployment import converter, keras_export, saved_model, tflite
 from keras_convmixer.deployment.fold import fold
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation import open_data
 from keras_convmixer.parts import architecture
+from keras_convmixer.progress import Progress
 from keras_convmixer.variants import VARIANTS, create_model, get_variant
 from keras_convmixer.weights.state_dict import save_torch
 
@@ -48,7 +48,7 @@ def benchmark(models, *, classes=None, peers=False, data=None, images=64, rounds
             weights noise.
         images: how many images to compare the forms on.
         rounds: how often each form is timed at each batch size, after two rounds that are not counted.
-        threads: that each runtime may use. Default: as many as there are processors.
+        threads: that each runtime may use. Default: as many as there are cores.
 
     Returns:
         A `Benchmark`.
@@ -56,7 +56,7 @@ def benchmark(models, *, classes=None, peers=False, data=None, images=64, rounds
     Raises:
         ValueError: a number is below 1, or a model is not a ConvMixer of this package.
     """
-    threads = os.cpu_count() if threads is None else threads
+    threads = threads or usable_cores()
     for name, value in {"images": images, "rounds": rounds, "threads": threads}.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
@@ -103,10 +103,10 @@ def _images(bundle, data, count):
         training = dataset.training() if "train" in dataset.splits else dataset.held_out()
         sources = (dataset.held_out(), count), (training, REPRESENTATIVE_IMAGES)
         batches = [
-            pipeline.evaluation_batches(images.spread(n), bundle.preprocessing, n).as_numpy_iterator()
+            evaluation_batches(images.spread(n), bundle.preprocessing, n).as_numpy_iterator()
             for images, n in sources
         ]
-        return tuple(next(batch) for batch in batches)
+        return tuple(next(batch)[0] for batch in batches)
     rng = np.random.default_rng(0)
     shape = (*bundle.preprocessing.input_size, 3)
     return tuple(rng.integers(0, 256, (n, *shape)).astype("float32") for n in (count, 8))
@@ -207,7 +207,7 @@ class _Workers:
                             times[form][batch].append(result[0])
                     # Some runtimes' threads stay awake for a while.
                     time.sleep(0.02)
-                progress.advance()
+                progress.update()
         return times
 
 

@@ -12,8 +12,8 @@ from pathlib import Path, PureWindowsPath
 
 from keras_convmixer import files
 from keras_convmixer.data.image_folder import is_image
-from keras_convmixer.data.progress import Progress
 from keras_convmixer.errors import UserError
+from keras_convmixer.progress import Progress
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 
@@ -79,7 +79,7 @@ def _unpack(path, folder):
                     left -= _copied(content, file, left)
                 if left <= 0:
                     raise UserError("it would unpack to more than a set of images can")
-                progress.advance()
+                progress.update()
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged or incomplete: {error}") from None
     except (ValueError, NotImplementedError) as error:

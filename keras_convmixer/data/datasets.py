@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convmixer import class_names, files
-from keras_convmixer.data import archive, image_folder, verify
-from keras_convmixer.data.encoded_images import Images, from_files, in_memory
+from keras_convmixer.data import archive, image_folder
+from keras_convmixer.data.encoded_images import EncodedImages, from_files, in_memory, printable
 from keras_convmixer.data.stratified_split import stratified_split
+from keras_convmixer.data.unreadable import check_share, find_unreadable
 from keras_convmixer.errors import UserError
 
 # a TFDS name: name, name/config, name/config:1.0.0
@@ -25,16 +26,16 @@ class Dataset:
     Attributes:
         name: what to call it: "digits", "cifar10", the name of a folder or archive.
         classes: class names, in the order of the labels.
-        splits: "train", "validation", "test" → `Images`, those that there are, opened when they are first
+        splits: "train", "validation", "test" → `EncodedImages`, those that there are, opened when they are first
             asked for. Where the source has no split to hold out and one was made here, there is "all" too.
     """
 
     name: str
     classes: tuple[str, ...]
-    splits: Mapping[str, Images]
+    splits: Mapping[str, EncodedImages]
 
     def split(self, name):
-        """The `Images` of a split. Raises ValueError, listing what there is, if it has no such split."""
+        """The `EncodedImages` of a split. Raises ValueError, listing what there is, if it has no such split."""
         if name not in self.splits:
             raise UserError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}")
         return self.splits[name]
@@ -70,7 +71,7 @@ def open_dataset(source, *, validation_fraction=0.2, seed=0, allow_corrupt=False
             that is held out as validation.
         seed: of that split.
         allow_corrupt: whether more than 1 % of a folder's images may be unreadable. Up to that they are left
-            out, and listed in `Images.skipped`.
+            out, and listed in `EncodedImages.skipped`.
 
     Returns:
         A `Dataset`.
@@ -101,7 +102,7 @@ def open_dataset(source, *, validation_fraction=0.2, seed=0, allow_corrupt=False
 
 
 class _Opened(Mapping):
-    """Split name → `Images`, each opened when it is first asked for."""
+    """Split name → `EncodedImages`, each opened when it is first asked for."""
 
     def __init__(self, openers):
         self._openers = {name: functools.cache(opener) for name, opener in openers.items()}
@@ -132,15 +133,16 @@ def _folder(path, allow_corrupt):
 
     def opened(split):
         members = found.splits[split]
-        corrupt = verify.unreadable(found.root, [file for file, _ in members])
-        verify.check_share(f"{path} ({split})", corrupt, len(members), allow_corrupt)
+        corrupt = find_unreadable(found.root, [file for file, _ in members])
+        skipped = {printable(name): why for name, why in corrupt.items()}
+        check_share(f"{path} ({split})", skipped, len(members), allow_corrupt)
         readable = [(file.name, label) for file, label in members if file.name not in corrupt]
         names, labels = zip(*readable)
         if split in ("train", "all"):
             lost = sorted(set(range(len(found.classes))) - set(labels))
             if lost:
                 raise UserError(f"{path} ({split}): no image of class {found.classes[lost[0]]} can be read")
-        return from_files(found.classes, labels, names, found.root, corrupt.items())
+        return from_files(found.classes, labels, names, found.root, skipped.items())
 
     return found.classes, {split: functools.partial(opened, split) for split in found.splits}
 

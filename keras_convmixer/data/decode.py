@@ -5,12 +5,10 @@ Sizes are (height, width), colours RGB in 0–255.
 """
 
 import io
-import math
-import re
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from keras_convmixer.data import exif
 from keras_convmixer.data.graph import apart
@@ -18,17 +16,14 @@ from keras_convmixer.data.graph import apart
 # Pillow's own limit, a quarter of a GiB as RGB. A few kilobytes of PNG can claim far more.
 MAX_PIXELS = 89_478_485
 TOO_LARGE = f"an image of more than {MAX_PIXELS:,} pixels"
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
+SIGNATURES = {"PNG": PNG, "JPEG": JPEG}
 KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
-CROP_TRIES = 10
-# what TensorFlow puts before a message: where in which graph it happened, and what kind of error it was
-WHERE = re.compile(
-    r".*(\}\} |with iterator: \S+ |UnreadableImage: |Uncompress failed\. |assertion failed: |data: b')"
-)
 
 
-class UnreadableImage(tf.errors.InvalidArgumentError, ValueError):
+class UndecodableImage(tf.errors.InvalidArgumentError, ValueError):
     """What Pillow cannot read. In a graph TensorFlow turns a ValueError into its own error, eagerly it does not."""
 
     def __init__(self, problem):
@@ -59,20 +54,14 @@ def decode(encoded):
             lambda: tf.numpy_function(_decode_other, [encoded], tf.uint8, stateful=False),
         )
 
-    image = tf.cond(_is_jpeg(encoded), lambda: _upright_jpeg(encoded), other)
+    image = tf.cond(is_jpeg(encoded), lambda: _upright_jpeg(encoded), other)
     return tf.ensure_shape(image, (None, None, 3))
 
 
 def decode_jpeg_or_png(encoded):
     """As `decode`, with TensorFlow's operations alone, so that a SavedModel can hold it. Takes JPEG and PNG."""
-    image = tf.cond(_is_jpeg(encoded), lambda: _upright_jpeg(encoded), lambda: _upright_png(encoded))
+    image = tf.cond(is_jpeg(encoded), lambda: _upright_jpeg(encoded), lambda: _upright_png(encoded))
     return tf.ensure_shape(image, (None, None, 3))
-
-
-def reason(error):
-    """What went wrong, in one line, from the tf.errors.OpError that reading or decoding an image raised."""
-    line = error.message.partition("\n")[0].partition(" [Op:")[0]
-    return WHERE.sub("", line).strip(" []'")
 
 
 def evaluation_image(encoded, preprocessing):
@@ -109,84 +98,26 @@ def evaluation_crop(image, preprocessing):
             tf.stack([least_height, least_height * width // height]),
         )
         offset = tf.round(tf.cast(size - (rows, columns), tf.float32) / 2)
-        return _resample(image, size, offset, (rows, columns), preprocessing.interpolation)
+        return resample(image, size, offset, (rows, columns), preprocessing.interpolation)
 
     # Small images often have the size already.
     crop = tf.cond(tf.reduce_all(tf.shape(image)[:2] == (least_height, least_width)), as_it_is, resized)
     return tf.ensure_shape(crop, (rows, columns, 3))
 
 
-def random_resized_crop(encoded, seed, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="random"):
-    """A random part of an image, resized: torchvision's RandomResizedCrop with timm's choice of interpolation.
-
-    The part's area is uniform, its aspect ratio log-uniform. Of ten draws the first that fits into the image is
-    taken, else the largest part in the centre whose aspect is allowed. Of a JPEG only that part is decoded.
+def resample(image, resized, offset, size, interpolation):
+    """A window of an image resized, antialiased. No more than the window is computed.
 
     Args:
-        encoded: scalar tf.string, a file's content.
-        seed: int32 `(2,)`. The result is a function of it and the image.
-        size: (height, width) of the result.
-        scale: least and greatest share of the image's area.
-        ratio: least and greatest width over height.
-        interpolation: "nearest", "bilinear", "bicubic", or "random" for one of the last two at even odds.
+        image: `(height, width, 3)` in 0–255.
+        resized: (height, width) of the whole image when resized.
+        offset: (top, left) of the window in it.
+        size: (height, width) of the window.
+        interpolation: "nearest", "bilinear" or "bicubic".
 
     Returns:
         float32 `(*size, 3)`, whole numbers in 0–255.
-
-    Raises:
-        tf.errors.InvalidArgumentError: see `decode`.
     """
-    draws = tf.random.stateless_uniform([2 * CROP_TRIES + 3], seed)
-
-    def part_of_jpeg():
-        box = _crop_box(_jpeg_size(encoded), draws, scale, ratio)
-        return tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE")
-
-    @apart
-    def part_of_whole():
-        image = decode(encoded)
-        top, left, height, width = tf.unstack(_crop_box(tf.shape(image)[:2], draws, scale, ratio))
-        return image[top : top + height, left : left + width]
-
-    is_upright_jpeg = tf.cond(
-        _is_jpeg(encoded), lambda: exif.orientation(encoded, exif.JPEG_MARKER) == 1, lambda: False
-    )
-    part = tf.ensure_shape(tf.cond(is_upright_jpeg, part_of_jpeg, part_of_whole), (None, None, 3))
-
-    def resized(by):
-        return tf.ensure_shape(_resample(part, size, (0, 0), size, by), (*size, 3))
-
-    if interpolation == "random":
-        return tf.cond(draws[-1] < 0.5, lambda: resized("bilinear"), lambda: resized("bicubic"))
-    return resized(interpolation)
-
-
-def _crop_box(size, draws, scale, ratio):
-    """(top, left, height, width) of a random part of an image of this size, from uniform draws in [0, 1)."""
-    area_draws, aspect_draws = draws[:CROP_TRIES], draws[CROP_TRIES : 2 * CROP_TRIES]
-    image = tf.cast(size, tf.float32)
-    area = image[0] * image[1] * (scale[0] + (scale[1] - scale[0]) * area_draws)
-    low, high = math.log(ratio[0]), math.log(ratio[1])
-    aspect = tf.exp(low + (high - low) * aspect_draws)
-    tries = tf.cast(tf.round(tf.sqrt(tf.stack([area / aspect, area * aspect], axis=1))), tf.int32)
-    fits = tf.reduce_all((tries > 0) & (tries <= size), axis=1)
-
-    def first_that_fits():
-        part = tries[tf.argmax(tf.cast(fits, tf.int32))]
-        return part, tf.cast(draws[-3:-1] * tf.cast(size - part + 1, tf.float32), tf.int32)
-
-    @apart
-    def largest_in_the_centre():
-        allowed = tf.round(tf.stack([image[1] / ratio[0], image[0] * ratio[1]]))
-        part = tf.maximum(tf.minimum(size, tf.cast(allowed, tf.int32)), 1)
-        return part, (size - part) // 2
-
-    part, corner = tf.cond(tf.reduce_any(fits), first_that_fits, largest_in_the_centre)
-    return tf.concat([corner, part], axis=0)
-
-
-def _resample(image, resized, offset, size, interpolation):
-    """The window `size` at `offset` of the image resized, antialiased, to `resized`. No more is computed."""
     if interpolation == "nearest":
         return _nearest(image, resized, offset, size)
     offset = tf.cast(offset, tf.float32)
@@ -218,7 +149,8 @@ def _nearest(image, resized, offset, size):
     return tf.cast(tf.gather(tf.gather(image, rows), columns, axis=1), tf.float32)
 
 
-def _is_jpeg(encoded):
+def is_jpeg(encoded):
+    """Whether an image file is a JPEG, by its start."""
     return _starts_with(encoded, JPEG)
 
 
@@ -235,7 +167,7 @@ def _upright_png(encoded):
 
 
 def _decode_jpeg(encoded):
-    with tf.control_dependencies([_jpeg_size(encoded)]):
+    with tf.control_dependencies([jpeg_size(encoded)]):
         # TensorFlow's default, the fast DCT, is off by several grey levels.
         return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
@@ -248,7 +180,8 @@ def _decode_png(encoded):
         return tf.io.decode_png(encoded, channels=3)
 
 
-def _jpeg_size(encoded):
+def jpeg_size(encoded):
+    """(height, width) of a JPEG as it is stored, before its orientation is followed. As `decode` it may raise."""
     return _checked(tf.io.extract_jpeg_shape(encoded)[:2])
 
 
@@ -259,18 +192,13 @@ def _checked(size):
 
 
 def _decode_other(encoded):
-    encoded = _bytes(encoded)
     try:
-        with Image.open(io.BytesIO(encoded), formats=("GIF", "BMP", "WEBP")) as image:
+        with Image.open(io.BytesIO(_bytes(encoded)), formats=("GIF", "BMP", "WEBP")) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
+                raise Image.DecompressionBombError(TOO_LARGE)
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except UnidentifiedImageError:
-        raise UnreadableImage("not a JPEG, PNG, GIF, BMP or WebP image" if encoded else "an empty file") from None
-    except Image.DecompressionBombError:
-        raise UnreadableImage(TOO_LARGE) from None
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over.
-        raise UnreadableImage(str(error) or type(error).__name__) from None
+        raise UndecodableImage(str(error)) from None
 
 
 def _bytes(value):

@@ -1,6 +1,7 @@
 """The images of one split, still encoded, at random access from a tf.data graph."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Images:
+class EncodedImages:
     """One split of a data set.
 
     Attributes:
@@ -33,7 +34,7 @@ class Images:
         """The images at these positions, in this order. What was skipped is not carried along."""
         indices = np.asarray(indices, np.int64)
         positions = on_cpu(indices)
-        return Images(
+        return EncodedImages(
             self.classes,
             self.labels[indices],
             tuple(self.names[i] for i in indices),
@@ -48,20 +49,28 @@ class Images:
 
 
 def in_memory(classes, labels, names, encoded):
-    """`Images` from a list of bytes, or a string tensor, `encoded`."""
+    """`EncodedImages` from a list of bytes, or a string tensor, `encoded`."""
     held = on_cpu(encoded)
-    return Images(tuple(classes), np.asarray(labels, np.int64), tuple(names), lambda index: tf.gather(held, index))
+    return EncodedImages(
+        tuple(classes), np.asarray(labels, np.int64), tuple(names), lambda index: tf.gather(held, index)
+    )
 
 
 def from_files(classes, labels, names, root, skipped=()):
-    """`Images` from files; `names` are their paths under the folder `root`, with "/" between the parts."""
-    paths = on_cpu(list(names))
-    folder = f"{root}/"
+    """`EncodedImages` from files; `names` are their paths under the folder `root`, with "/" between the parts."""
+    paths = on_cpu([os.fsencode(name) for name in names])
+    folder = os.fsencode(f"{root}/")
 
     def encoded(index):
         return tf.io.read_file(folder + tf.gather(paths, index))
 
-    return Images(tuple(classes), np.asarray(labels, np.int64), tuple(names), encoded, tuple(skipped))
+    names = tuple(map(printable, names))
+    return EncodedImages(tuple(classes), np.asarray(labels, np.int64), names, encoded, tuple(skipped))
+
+
+def printable(name):
+    """A file's name as text: bytes of it that are not UTF-8 are written as \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def on_cpu(values):

@@ -8,10 +8,11 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from keras_convmixer import class_names, files
-from keras_convmixer.data import decode, pipeline
-from keras_convmixer.data.progress import Progress
+from keras_convmixer.data import decode
+from keras_convmixer.data.training_stream import training_batches
 from keras_convmixer.data.unreadable import reasons
 from keras_convmixer.errors import UserError
+from keras_convmixer.progress import Progress
 from keras_convmixer.reports import Report
 
 MOST_LOOKED_AT = 5_000
@@ -106,7 +107,7 @@ def _split(name, images, most):
         for some, theirs in looked.batch(BATCH).as_numpy_iterator():
             read.extend(some.tolist())
             sizes.append(theirs)
-            progress.advance(len(some))
+            progress.update(len(some))
     if not read:
         raise UserError(f"none of the {len(images)} images of the split {name!r} can be read")
     counts = np.bincount(images.labels, minlength=len(images.classes))
@@ -156,7 +157,7 @@ def _bytes(images):
 
 def _batches(images, preprocessing, recipe, **arguments):
     arguments = {"batch_size": min(BATCH, len(images)), "seed": 0, "epochs": 2**31} | arguments
-    return pipeline.training_batches(images, preprocessing, recipe, **arguments)
+    return training_batches(images, preprocessing, recipe, **arguments)
 
 
 def _seconds_an_image(batches, seconds):

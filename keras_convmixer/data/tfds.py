@@ -11,9 +11,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from keras_convmixer import files
-from keras_convmixer.data.encoded_images import Images, in_memory, on_cpu
-from keras_convmixer.data.progress import Progress
+from keras_convmixer.data.encoded_images import EncodedImages, in_memory, on_cpu
 from keras_convmixer.errors import UserError, did_you_mean, first_line
+from keras_convmixer.progress import Progress
 
 SPLITS = ("train", "validation", "test")
 MOST_IN_MEMORY = 4 * 2**30
@@ -35,7 +35,7 @@ def open_splits(name, most_in_memory=None):
 
     Returns:
         `(classes, openers)`: class names, and for "train", "validation" and "test", those there are, a function
-        that gives its `Images`.
+        that gives its `EncodedImages`.
 
     Raises:
         ValueError: TFDS has no such data set, or it is not one of images with one label each.
@@ -127,7 +127,7 @@ def _in_memory(builder, split, image, label, classes):
             encoded.append(batch[image])
             labels.append(batch[label].numpy())
             names += [name for feature in _file_name(builder) for name in batch[feature].numpy()]
-            progress.advance(len(labels[-1]))
+            progress.update(len(labels[-1]))
     labels = np.concatenate(labels)
     _check_labels(builder, split, labels)
     return in_memory(classes, labels, _names(builder, split, len(labels), names), tf.concat(encoded, axis=0))
@@ -152,7 +152,7 @@ def _from_records(builder, split, image, label, classes):
         return tf.io.parse_single_example(record, {image: tf.io.FixedLenFeature([], tf.string)})[image]
 
     names = _names(builder, split, len(index["labels"]), index["names"])
-    return Images(classes, index["labels"], names, encoded)
+    return EncodedImages(classes, index["labels"], names, encoded)
 
 
 def _record_index(builder, split, label, paths):
@@ -171,7 +171,7 @@ def _record_index(builder, split, label, paths):
     with Progress(f"indexing {builder.name} {split}", builder.info.splits[split].num_examples) as progress:
         for number, path in enumerate(paths):
             shards.append(_shard_index(number, path, *features))
-            progress.advance(len(shards[-1]["labels"]))
+            progress.update(len(shards[-1]["labels"]))
     index = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
     with files.replacing(cached) as temporary:
         np.savez(temporary, **index)

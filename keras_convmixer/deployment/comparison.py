@@ -6,8 +6,8 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer.data.progress import Progress
 from keras_convmixer.errors import UserError
+from keras_convmixer.progress import Progress
 
 WARM_UP = 3
 
@@ -102,7 +102,7 @@ def compare(model, exported, pairs, total):
             times.append((between - began, time.perf_counter() - between))
             differences.append(np.abs(got["probabilities"] - probabilities).max())
             agreements.append(got["logits"].argmax() == logits.argmax())
-            progress.advance()
+            progress.update()
     keras_time, own_time = np.median(times[WARM_UP:] or times, axis=0)
     return Comparison(
         images=len(times),

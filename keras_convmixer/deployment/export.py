@@ -10,7 +10,9 @@ import keras
 import tensorflow as tf
 
 from keras_convmixer import bundles, class_names, files
-from keras_convmixer.data import decode, pipeline
+from keras_convmixer.cores import usable_cores
+from keras_convmixer.data import decode
+from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.deployment import keras_export, runtimes, saved_model, tflite
 from keras_convmixer.deployment.comparison import TOLERANCES, Comparison, Tolerance, compare
 from keras_convmixer.deployment.prepare import in_float32, prepared
@@ -154,7 +156,7 @@ def _export(bundle, out, choice, dataset, count, tolerance):
     held_out = (dataset.split("all") if nothing_held_out else dataset.held_out()).spread(count)
     training = dataset.training() if "train" in dataset.splits else held_out
     tolerance = tolerance or TOLERANCES[choice.quantize]
-    threads = None if choice.format == "saved_model" else choice.threads or os.cpu_count()
+    threads = None if choice.format == "saved_model" else choice.threads or usable_cores()
     path, reference = out / choice.file_name, in_float32(bundle.model)
     with files.replacing(path) as temporary:
         _write(reference, bundle.preprocessing, choice, training, temporary)
@@ -199,7 +201,7 @@ def _compared(model, preprocessing, format, threads, images, path):
 
 
 def _one_by_one(images, preprocessing):
-    return pipeline.evaluation_batches(images, preprocessing, 1).as_numpy_iterator()
+    return (image for image, _ in evaluation_batches(images, preprocessing, 1).as_numpy_iterator())
 
 
 def _files(images, preprocessing):

@@ -15,7 +15,6 @@ what each is worth):
 
 import contextlib
 import io
-import os
 import re
 import warnings
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer.qtyping import TFLOperationName
 from ai_edge_quantizer.quantizer import Quantizer
 
+from keras_convmixer.cores import usable_cores
 from keras_convmixer.deployment import converter, fold
 from keras_convmixer.deployment.lite_graph import lite_graph
 
@@ -95,7 +95,7 @@ def _observed(content, images, counted):
     made = {output: code for code, operator in operators for output in operator.outputs}
     with _silently():
         interpreter = Interpreter(
-            model_content=content, num_threads=os.cpu_count(), experimental_preserve_all_tensors=True
+            model_content=content, num_threads=usable_cores(), experimental_preserve_all_tensors=True
         )
     interpreter.allocate_tensors()
     lows, highs = (dict.fromkeys(made, start) for start in (np.inf, -np.inf))

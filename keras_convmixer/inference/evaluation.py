@@ -11,7 +11,9 @@ import tensorflow as tf
 from scipy.special import log_softmax
 
 from keras_convmixer import bundles, class_names, files
-from keras_convmixer.data import datasets, pipeline, unreadable, verify
+from keras_convmixer.data import datasets
+from keras_convmixer.data.evaluation_stream import evaluation_batches
+from keras_convmixer.data.unreadable import check_share, reasons, stream_in_use
 from keras_convmixer.errors import UserError
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.reports import Tabular
@@ -142,7 +144,7 @@ def evaluate(
     evaluation = measure(bundle, images, split, batch_size=batch_size, verbose=verbose)
     allow_corrupt = allow_corrupt or bool(recipe and recipe.data.allow_corrupt)
     count = len(images) + len(images.skipped)
-    verify.check_share(f"{dataset.name} ({split})", dict(evaluation.skipped), count, allow_corrupt)
+    check_share(f"{dataset.name} ({split})", dict(evaluation.skipped), count, allow_corrupt)
     return evaluation
 
 
@@ -185,11 +187,16 @@ class Meter:
         self.split = split
         self.unread = []
         self._read = set()
-        self._batches = pipeline.evaluation_batches(images, preprocessing, batch_size, read=self._read)
+        self._batches = evaluation_batches(images, preprocessing, batch_size).map(self._alone)
         if fill:
             self._batches = self._batches.map(lambda batch: _filled(batch, batch_size))
 
-    @pipeline.in_use()
+    def _alone(self, pixels, indices):
+        """The pixels, for Keras's `predict` keeps nothing else; of the indices a note is taken as they pass."""
+        with tf.control_dependencies([tf.numpy_function(lambda i: self._read.update(i.tolist()), [indices], [])]):
+            return tf.identity(pixels)
+
+    @stream_in_use()
     def measure(self, model, classes, *, verbose=0):
         """Measures a model that gives logits of these classes. What cannot be read is listed in `skipped`.
 
@@ -203,7 +210,7 @@ class Meter:
         self._read.clear()
         logits = model.predict(self._batches, verbose=verbose)[: len(self._read)]
         self.unread = sorted(set(range(len(self.images))) - self._read)
-        skipped = self.images.skipped + unreadable.reasons(self.images, self.unread)
+        skipped = self.images.skipped + reasons(self.images, self.unread)
         labels = positions[self.images.labels[sorted(self._read)]]
         return Evaluation(self.split, classes, logits, labels, skipped)
 

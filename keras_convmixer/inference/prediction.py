@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from keras_convmixer import bundles, class_names
+from keras_convmixer import bundles, class_names, files
 from keras_convmixer.data import decode, image_folder
+from keras_convmixer.data.unreadable import reason
 from keras_convmixer.errors import UserError
 from keras_convmixer.reports import Tabular
 
@@ -140,15 +141,16 @@ def _decoded(paths, preprocessing):
     """For each file a pair of its image as the model takes it and None, or of None and its error."""
 
     def image(path):
-        return decode.evaluation_image(tf.io.read_file(path), preprocessing)
+        content = tf.ensure_shape(tf.numpy_function(files.read_regular, [path], tf.string), ())
+        return decode.evaluation_image(content, preprocessing)
 
-    files = tf.data.Dataset.from_tensor_slices([os.fsencode(path) for path in paths])
-    images = iter(files.map(image, tf.data.AUTOTUNE))
-    for _ in paths:
+    encoded = tf.data.Dataset.from_tensor_slices([os.fsencode(path) for path in paths])
+    images = iter(encoded.map(image, tf.data.AUTOTUNE))
+    for path in paths:
         try:
             pixels = next(images)
-        except tf.errors.OpError as error:
-            yield None, decode.reason(error)
+        except tf.errors.OpError:
+            yield None, reason(lambda path=path: files.read_regular(path))
         else:
             yield pixels.numpy(), None
 

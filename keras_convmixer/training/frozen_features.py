@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convmixer import files
-from keras_convmixer.data import pipeline
-from keras_convmixer.data.progress import Progress
 from keras_convmixer.data.soft_labels import soft_labels
+from keras_convmixer.data.training_stream import training_batches
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation import Evaluation
+from keras_convmixer.progress import Progress
 
 
 class FrozenFeatures:
@@ -109,7 +109,7 @@ class FrozenFeatures:
         numbered = dataclasses.replace(
             images, classes=tuple(map(str, range(len(images)))), labels=np.arange(len(images))
         )
-        stream = pipeline.training_batches(
+        stream = training_batches(
             numbered,
             self._preprocessing,
             self.recipe.augmentation,
@@ -124,7 +124,7 @@ class FrozenFeatures:
                 began = time.monotonic()
                 features.append(self._backbone.predict_on_batch(batch))
                 indices.append(labels.numpy().argmax(1))
-                progress.advance(len(batch))
+                progress.update(len(batch))
                 if step == 1:  # the first also compiles
                     _announce(time.monotonic() - began, total / training.batch_size)
         held_out = self.data.meter(self._preprocessing, 1).measure(self._backbone, self.classes)

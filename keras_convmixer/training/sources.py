@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer.data import datasets, pipeline
+from keras_convmixer.data import datasets
 from keras_convmixer.data.soft_labels import soft_labels
+from keras_convmixer.data.training_stream import steps_per_epoch, training_batches
 from keras_convmixer.data.unreadable import Unreadable
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation import Evaluation, Meter
@@ -29,14 +30,14 @@ class RecipeData:
         )
         self.classes = self.dataset.classes
         self.images = self.dataset.training()
-        self.steps = pipeline.steps_per_epoch(self.images, recipe.training.batch_size)
+        self.steps = steps_per_epoch(self.images, recipe.training.batch_size)
         splits = {"unreadable": self.images, "val_unreadable": self.dataset.held_out()}
         self._unreadable = {name: Unreadable(images) for name, images in splits.items()}
 
     def batches(self, preprocessing, first_epoch):
         """The stream of all epochs from `first_epoch` on."""
         training = self.recipe.training
-        return pipeline.training_batches(
+        return training_batches(
             self.images,
             preprocessing,
             self.recipe.augmentation,

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 
 from keras_convmixer import bundles, files
-from keras_convmixer.data import pipeline
+from keras_convmixer.data.unreadable import stream_in_use
 from keras_convmixer.errors import UserError
 from keras_convmixer.parts import architecture
 from keras_convmixer.recipes import Recipe
@@ -23,7 +23,7 @@ from keras_convmixer.training.sources import OwnData, RecipeData
 from keras_convmixer.training.validation import Validation
 
 
-@pipeline.in_use()
+@stream_in_use()
 def train(
     recipe: Recipe | str | os.PathLike,
     workdir: str | os.PathLike,

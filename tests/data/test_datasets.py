@@ -1,12 +1,15 @@
+import contextlib
 import io
+import os
 import tarfile
+import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_convmixer.data import datasets, decode, verify
+from keras_convmixer.data import datasets, decode, unreadable
 from keras_convmixer.data.datasets import open_dataset
 
 
@@ -153,9 +156,48 @@ def test_nothing_readable_is_an_error_even_then(tmp_path):
         open_dataset(tmp_path, allow_corrupt=True)
 
 
+def let_go(fifo):
+    """Whoever waits for something to be written to a FIFO gets nothing, and goes on."""
+    with contextlib.suppress(OSError):  # nobody waits
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+
+
+def test_links_to_what_is_no_regular_file_are_named_and_left_out(tmp_path):
+    root = photos(tmp_path / "photos", count=150)
+    os.mkfifo(tmp_path / "fifo")
+    (root / "cat" / "7.jpg").unlink()
+    (root / "cat" / "7.jpg").symlink_to(tmp_path / "fifo")
+    (root / "dog" / "9.jpg").unlink()
+    (root / "dog" / "9.jpg").symlink_to(os.devnull)
+    timers = [threading.Timer(seconds, let_go, [tmp_path / "fifo"]) for seconds in range(5, 60)]
+    for timer in timers:
+        timer.start()
+    try:
+        data = open_dataset(root)
+        skipped = dict(data.training().skipped)
+    finally:
+        for timer in timers:
+            timer.cancel()
+    assert skipped == {"cat/7.jpg": "not a regular file", "dog/9.jpg": "not a regular file"}
+    assert len(data.split("all")) == 298
+
+
+def test_names_that_are_not_utf_8_are_read_and_can_be_printed(tmp_path):
+    root = photos(tmp_path, count=150)
+    broken = os.fsencode(root / "cat") + b"/caf\xe9.jpg"
+    for name, content in ((broken, b"no image"), (os.fsencode(root / "dog") + b"/caf\xe9.jpg", jpeg(7))):
+        with open(name, "wb") as file:
+            file.write(content)
+    data = open_dataset(root)
+    assert dict(data.training().skipped) == {"cat/caf\\xe9.jpg": "not a JPEG, PNG, GIF, BMP or WebP image"}
+    images = data.split("all")
+    place = images.names.index("dog/caf\\xe9.jpg")
+    assert images.encoded(tf.constant(place, tf.int64)).numpy() == jpeg(7)
+
+
 def test_images_are_checked_once_and_again_when_one_changes(tmp_path, monkeypatch):
     checked = []
-    monkeypatch.setattr(verify, "_decode_all", lambda root, names: checked.append(len(names)) or {})
+    monkeypatch.setattr(unreadable, "_decode_all", lambda root, names: checked.append(len(names)) or {})
     photos(tmp_path, count=3)
     open_dataset(tmp_path)
     open_dataset(tmp_path, seed=1)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from keras_convmixer import Preprocessing
-from keras_convmixer.data import augment, draws, pipeline
+from keras_convmixer.data import augment, draws
 from keras_convmixer.data.encoded_images import in_memory
+from keras_convmixer.data.training_stream import training_batches
 from keras_convmixer.recipes import Augmentation
 
 COUNT, EPOCHS = 256, 12
@@ -49,7 +50,7 @@ def photos(picture, bad=()):
 
 def stream(images, recipe, *, seed=0, epochs=EPOCHS, batch_size=64, size=64):
     """(images, labels) of every epoch: `(epochs, COUNT, ...)`, in the stream's order."""
-    batches = pipeline.training_batches(
+    batches = training_batches(
         images,
         Preprocessing((size, size), 1.0, "bilinear"),
         recipe,
@@ -236,7 +237,7 @@ def test_each_draw_has_the_distribution_that_is_promised(drawn):
 
 def test_the_draws_of_one_image_over_many_epochs_are_as_good_as_those_of_many_images():
     images = in_memory(["a", "b"], [0, 1], ["a", "b"], [PICTURES["place"]] * 2)
-    batches = pipeline.training_batches(
+    batches = training_batches(
         images, Preprocessing((64, 64), 1.0), Augmentation(flip=0.5), batch_size=2, seed=3, epochs=1000
     )
     pixels, labels = (np.stack(part) for part in zip(*batches.as_numpy_iterator()))

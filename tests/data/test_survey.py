@@ -9,6 +9,7 @@ from PIL import Image
 from keras_convmixer import Preprocessing
 from keras_convmixer.cli import main
 from keras_convmixer.data import datasets, survey
+from keras_convmixer.data.training_stream import training_batches
 from keras_convmixer.recipes import Augmentation
 
 RECIPE = Augmentation(crop_scale=(0.5, 1.0), flip=0.5, mixup=0.5, cutmix=0.5, random_erasing=0.5)
@@ -62,9 +63,7 @@ def test_a_contact_sheet_shows_the_batch_that_the_model_will_see(tmp_path):
     images = datasets.open_dataset("digits").training()
     plain = Preprocessing((8, 8), 1.0, "bilinear")
     survey.write_contact_sheet(tmp_path / "sheet.png", images, plain, Augmentation(), seed=3)
-    from keras_convmixer.data import pipeline
-
-    stream = pipeline.training_batches(images, plain, Augmentation(), batch_size=64, seed=3, epochs=1)
+    stream = training_batches(images, plain, Augmentation(), batch_size=64, seed=3, epochs=1)
     pixels, _ = next(stream.as_numpy_iterator())
     with Image.open(tmp_path / "sheet.png") as sheet:
         tile = np.asarray(sheet.crop((6, 6, 6 + 112, 6 + 112)))

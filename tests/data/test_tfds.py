@@ -10,9 +10,10 @@ import tensorflow_datasets as tfds
 
 import keras_convmixer
 from keras_convmixer import Preprocessing, Recipe
-from keras_convmixer.data import decode, pipeline
+from keras_convmixer.data import decode
 from keras_convmixer.data import tfds as sources
 from keras_convmixer.data.datasets import open_dataset
+from keras_convmixer.data.training_stream import training_batches
 from keras_convmixer.recipes import Augmentation
 
 
@@ -245,7 +246,7 @@ def test_a_mocked_imagenet_gives_training_batches(tmp_path, monkeypatch):
     with tfds.testing.mock_data(num_examples=9, data_dir=str(tmp_path)):
         images = open_dataset("imagenet2012").training()
         assert len(images.classes) == 1000
-        stream = pipeline.training_batches(
+        stream = training_batches(
             images, Preprocessing((16, 16)), Augmentation(crop_scale=(0.5, 1)), batch_size=4, seed=0, epochs=1
         )
         (pixels, labels), _ = stream.as_numpy_iterator()

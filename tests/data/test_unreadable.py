@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from keras_convmixer import Preprocessing
-from keras_convmixer.data import pipeline
 from keras_convmixer.data.encoded_images import from_files, in_memory
-from keras_convmixer.data.unreadable import Unreadable
+from keras_convmixer.data.evaluation_stream import evaluation_batches
+from keras_convmixer.data.training_stream import training_batches
+from keras_convmixer.data.unreadable import Unreadable, stream_in_use
 from keras_convmixer.recipes import Augmentation
 
 PREPROCESSING = Preprocessing((8, 8), 1.0, "bilinear")
@@ -36,7 +37,7 @@ def photos(bad=()):
 
 
 def batches(images, recipe=PLAIN, batch_size=10, epochs=2, **arguments):
-    stream = pipeline.training_batches(
+    stream = training_batches(
         images, PREPROCESSING, recipe, batch_size=batch_size, seed=3, epochs=epochs, **arguments
     )
     return [tuple(part) for part in stream.as_numpy_iterator()]
@@ -110,7 +111,7 @@ def files(folder):
 def test_a_file_that_vanishes_during_the_epoch_is_counted_from_then_on(tmp_path, capsys):
     images = files(tmp_path)
     unreadable = Unreadable(images)
-    stream = pipeline.training_batches(
+    stream = training_batches(
         images, PREPROCESSING, PLAIN, batch_size=10, seed=3, epochs=3, unreadable=unreadable
     ).as_numpy_iterator()
     first = [next(stream) for _ in range(4)]
@@ -129,18 +130,17 @@ def test_where_all_images_are_gone_the_stream_ends_with_an_os_error(tmp_path):
     images = files(tmp_path)
     for file in tmp_path.iterdir():
         file.unlink()
-    with pytest.raises(OSError, match="images in a row cannot be read: is the data still there"), pipeline.in_use():
+    with pytest.raises(OSError, match="images in a row cannot be read: is the data still there"), stream_in_use():
         batches(images)
 
 
 def test_evaluation_leaves_out_what_cannot_be_read():
     images = photos({0: b"", 7: b"<html>", 39: b"x"})
-    read = set()
-    stream = list(pipeline.evaluation_batches(images, PREPROCESSING, 10, images.labels, read))
-    assert [len(pixels) for pixels, _ in stream] == [10, 10, 10, 7]
-    assert read == set(range(COUNT)) - {0, 7, 39}
-    np.testing.assert_array_equal(levels(stream), sorted(read))
-    np.testing.assert_array_equal(np.concatenate([labels for _, labels in stream]), np.array(sorted(read)) % 2)
+    pixels, indices = zip(*evaluation_batches(images, PREPROCESSING, 10).as_numpy_iterator())
+    assert [len(batch) for batch in pixels] == [10, 10, 10, 7]
+    indices = np.concatenate(indices)
+    assert set(range(COUNT)) - set(indices.tolist()) == {0, 7, 39}
+    np.testing.assert_array_equal(np.concatenate(pixels)[:, 0, 0, 0], indices)
 
 
 def test_a_name_does_not_steer_the_terminal_that_shows_it(capsys):

@@ -54,6 +54,15 @@ def test_what_is_no_image_is_reported_and_the_rest_goes_on(bundle, photos):
     assert all("\n" not in prediction.error for prediction in found[:2])
 
 
+def test_what_is_no_regular_file_is_an_error_of_its_own(bundle, photos):
+    (photos / "device.jpg").symlink_to(os.devnull)
+    (photos / "gone.jpg").symlink_to("nowhere")
+    found = {prediction.path.name: prediction.error for prediction in predict(bundle, photos)}
+    assert found["device.jpg"] == "not a regular file"
+    assert found["gone.jpg"] == "No such file or directory"
+    assert found["0.png"] is None
+
+
 def test_top_is_at_most_the_number_of_classes(bundle, photos):
     (prediction,) = predict(bundle, [photos / "0.png"], top=50)
     assert len(prediction.classes) == 10

@@ -92,3 +92,15 @@ def check_probability(name, value):
     if not 0 <= value <= 1:
         raise UserError(f"{name} must be in 0–1, got {value!r}")
     return value
+
+
+def paste(image, patch, top, left):
+    """Replaces a rectangle of an image, as random erasing and CutMix do.
+
+    Args:
+        image: `(height, width, channels)`. patch: the same with a height and width of its own, which may be 0.
+        top, left: integer scalars, where the patch begins. It must lie inside the image.
+    """
+    bottom, right = top + tf.shape(patch)[0], left + tf.shape(patch)[1]
+    rows = tf.concat([image[top:bottom, :left], patch, image[top:bottom, right:]], 1)
+    return tf.concat([image[:top], rows, image[bottom:]], 0)

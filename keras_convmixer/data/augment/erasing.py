@@ -4,8 +4,7 @@ import math
 
 import tensorflow as tf
 
-from keras_convmixer.data.augment.base import SeededAugmentation, check_probability
-from keras_convmixer.data.augment.boxes import paste
+from keras_convmixer.data.augment.base import SeededAugmentation, check_probability, paste
 from keras_convmixer.errors import UserError
 from keras_convmixer.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 

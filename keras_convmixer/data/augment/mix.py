@@ -2,8 +2,7 @@
 
 import tensorflow as tf
 
-from keras_convmixer.data.augment.base import SeededAugmentation, check_probability
-from keras_convmixer.data.augment.boxes import paste
+from keras_convmixer.data.augment.base import SeededAugmentation, check_probability, paste
 from keras_convmixer.errors import UserError
 
 

@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 
 from keras_convmixer import Preprocessing
-from keras_convmixer.data import datasets, pipeline
+from keras_convmixer.data import datasets, training_stream
+from keras_convmixer.data.evaluation_stream import evaluation_batches
+from keras_convmixer.data.training_stream import steps_per_epoch, training_batches
 from keras_convmixer.recipes import Augmentation
 
 PREPROCESSING = Preprocessing((12, 12), 1.0, "bilinear")
@@ -27,7 +29,7 @@ def digits():
 
 
 def batches(images, augmentation=EVERYTHING, batch_size=32, seed=1, epochs=2, **arguments):
-    stream = pipeline.training_batches(
+    stream = training_batches(
         images, PREPROCESSING, augmentation, batch_size=batch_size, seed=seed, epochs=epochs, **arguments
     )
     return list(stream.as_numpy_iterator())
@@ -61,7 +63,7 @@ def test_another_seed_gives_another_stream(digits):
 
 def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(digits):
     plain = dataclasses.replace(Augmentation(), crop_scale=None)
-    evaluated = np.concatenate(list(pipeline.evaluation_batches(digits, PREPROCESSING, 64).as_numpy_iterator()))
+    (evaluated, _), *_ = evaluation_batches(digits, PREPROCESSING, 100).as_numpy_iterator()
     position = {image.tobytes(): i for i, image in enumerate(evaluated)}
     assert len(position) == 100
     orders = []
@@ -95,8 +97,8 @@ def test_weights_are_mixed_as_their_labels_are(digits):
 def test_tensorflow_does_not_rewrite_a_stream_for_its_workers(digits):
     """Under a tf.distribute strategy that took 20 s and more of processor time, three times a run."""
     for stream in (
-        pipeline.training_batches(digits, PREPROCESSING, EVERYTHING, batch_size=32, seed=1, epochs=2),
-        pipeline.evaluation_batches(digits, PREPROCESSING, 32),
+        training_batches(digits, PREPROCESSING, EVERYTHING, batch_size=32, seed=1, epochs=2),
+        evaluation_batches(digits, PREPROCESSING, 32),
     ):
         policy = stream.options().experimental_distribute.auto_shard_policy
         assert policy == tf.data.experimental.AutoShardPolicy.OFF
@@ -159,7 +161,7 @@ def test_parallelism_changes_nothing(digits, stream):
     def limited(threads):
         options = tf.data.Options()
         options.threading.private_threadpool_size = threads
-        made = pipeline.training_batches(digits, PREPROCESSING, EVERYTHING, batch_size=32, seed=1, epochs=2)
+        made = training_batches(digits, PREPROCESSING, EVERYTHING, batch_size=32, seed=1, epochs=2)
         return list(made.with_options(options).as_numpy_iterator())
 
     for threads in (1, 7):
@@ -169,15 +171,16 @@ def test_parallelism_changes_nothing(digits, stream):
 @pytest.mark.parametrize(("cores", "most_bytes"), [(1, 2**30), (8, 2**30), (8, 1), (3, 2 * 32 * 12 * 12 * 12)])
 def test_neither_do_cores_and_memory(digits, stream, monkeypatch, cores, most_bytes):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr(pipeline, "_MOST_BYTES", most_bytes)
+    monkeypatch.setattr(training_stream, "_MOST_BYTES", most_bytes)
     assert equal(batches(digits), stream)
 
 
-def test_evaluation_counts_every_image_once_in_order(digits):
-    sizes = [len(b) for b in pipeline.evaluation_batches(digits, PREPROCESSING, 32).as_numpy_iterator()]
-    assert sizes == [32, 32, 32, 4]
+def test_evaluation_shows_every_image_once_in_order_with_its_index(digits):
+    pixels, indices = zip(*evaluation_batches(digits, PREPROCESSING, 32).as_numpy_iterator())
+    assert [len(batch) for batch in pixels] == [32, 32, 32, 4]
+    np.testing.assert_array_equal(np.concatenate(indices), np.arange(100))
 
 
 def test_fewer_images_than_a_batch_are_an_error(digits):
     with pytest.raises(ValueError, match="100 training images are fewer than the batch size 128"):
-        pipeline.steps_per_epoch(digits, 128)
+        steps_per_epoch(digits, 128)

@@ -1,0 +1,40 @@
+"""One progress bar for all that takes more than a few seconds."""
+
+import sys
+
+from tqdm import tqdm
+
+
+class Progress(tqdm):
+    """tqdm's bar on stderr, in a `with` block; `update(count)` moves it.
+
+    Nothing is said at first. Where stderr is no terminal there is no bar but a line every now and then.
+
+    Args:
+        doing: what is being done, as "checking images".
+        total: how many items there are, or None where that is not known.
+        delay: seconds before the first word.
+        every: seconds between two lines where stderr is no terminal.
+    """
+
+    def __init__(self, doing, total=None, delay=3.0, every=10.0):
+        self._lines = not sys.stderr.isatty()
+        super().__init__(
+            desc=doing,
+            total=total,
+            delay=delay,
+            miniters=1,
+            mininterval=every if self._lines else 0.5,
+            file=sys.stderr,
+            dynamic_ncols=True,
+        )
+
+    def status_printer(self, file):
+        if not self._lines:
+            return super().status_printer(file)
+        return lambda line: print(line, file=file, flush=True)
+
+    def close(self):
+        # tqdm's would write its last line again, over the one before.
+        self.disable = self.disable or self._lines
+        super().close()

@@ -5,6 +5,7 @@ preprocessing.json   what the model expects of an image
 classes.txt          one class name a line, in the order of the outputs
 recipe.yaml          the resolved recipe of its training, where there was one
 metrics.json         how good it is, where that was measured
+training_images.npy  fingerprints of the images it has learned from, see `data.fingerprints`
 """
 
 import dataclasses

@@ -87,8 +87,7 @@ def training_batches(
         number_of_epoch, place = groups.epoch_and_place(number)
         epoch = _Epoch(seed, number_of_epoch, len(images), make, unreadable)
         inputs = _group(epoch, place, groups.size, images_of_each)
-        if mixed:
-            inputs = mixed(inputs)
+        inputs = mixed(inputs) if mixed else inputs
         return tuple(inputs[name] for name in ("images", "labels", "weights") if name in inputs)
 
     numbers = tf.data.Dataset.range(first_epoch * groups.per_epoch, epochs * groups.per_epoch)

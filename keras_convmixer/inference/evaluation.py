@@ -11,7 +11,7 @@ import tensorflow as tf
 from scipy.special import log_softmax
 
 from keras_convmixer import bundles, class_names, files
-from keras_convmixer.data import datasets
+from keras_convmixer.data import datasets, fingerprints
 from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.data.unreadable import check_share, reasons, stream_in_use
 from keras_convmixer.errors import UserError
@@ -31,6 +31,7 @@ class Evaluation(Tabular):
         classes: the model's class names.
         logits: float32 `(images, classes)`. labels: positions in `classes`, `(images,)`.
         skipped: (name, reason) of every image that could not be read.
+        trained_on: how many of the images the model has learned from, or None where that is not known.
     """
 
     split: str
@@ -38,6 +39,7 @@ class Evaluation(Tabular):
     logits: np.ndarray
     labels: np.ndarray
     skipped: tuple[tuple[str, str], ...] = ()
+    trained_on: int | None = None
 
     def top(self, k: int) -> float:
         """Fraction of images whose class is among the k likeliest. Of equal logits the first class wins."""
@@ -71,6 +73,7 @@ class Evaluation(Tabular):
             "split": self.split,
             "images": len(self.labels),
             "skipped": len(self.skipped),
+            **({} if self.trained_on is None else {"trained_on": self.trained_on}),
             "top1": self.top(1),
             "top5": self.top(5),
             "loss": self.loss,
@@ -80,6 +83,8 @@ class Evaluation(Tabular):
     def lines(self) -> list[str]:
         """The figures, and the weakest classes where some are weak."""
         lines = [f"{self.split}: {len(self.labels)} images, {len(self.skipped)} skipped"]
+        if self.trained_on:
+            lines += [f"the model has learned from {self.trained_on} of them: images new to it come out worse"]
         # Of five classes or fewer, every one is among the first five.
         lines += [f"top-{k} {self.top(k):8.2%}" for k in (1, 5) if k < max(len(self.classes), 2)]
         lines += [f"loss  {self.loss:8.4f}"]
@@ -118,10 +123,10 @@ def evaluate(
 
     Args:
         model, classes: what `load` takes: a folder, a name, a `keras.Model` with its class names...
-        data: what `--data` takes. Default: the data the model was trained on, by its recipe.yaml, with the
-            same images held out.
+        data: what `--data` takes. Default: the data the model was trained on, by its recipe.yaml.
         split: "train", "validation", "test", or "all" for data that has no splits of its own. Default: the
-            held-out one; of data that has no splits, and is not what the model was trained on, all of it.
+            held-out one; of data without splits, those images that the model has not learned from. They are known
+            by their content, wherever they lie. Where it has learned from all of them, all.
         batch_size: images at a time. It changes no figure.
         allow_corrupt: whether more than 1 % of the images may be unreadable.
         verbose: as Keras's `predict`.
@@ -137,15 +142,44 @@ def evaluate(
     bundle = bundles.load(model, classes)
     recipe = _recipe(bundle)
     dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)
+    known = fingerprints.read(bundle.path)
     if split is None:
-        foreign = data is not None and (recipe is None or data != recipe.data.source)
-        split = "all" if foreign and "all" in dataset.splits else dataset.held_out_name
-    images = dataset.split(split)
+        split, images = _new_to(known, dataset, _is_own(data, recipe))
+    else:
+        images = dataset.split(split)
     evaluation = measure(bundle, images, split, batch_size=batch_size, verbose=verbose)
+    if known is not None:
+        seen = np.isin(fingerprints.fingerprints(images), known)
+        evaluation = dataclasses.replace(evaluation, trained_on=int(seen.sum()))
     allow_corrupt = allow_corrupt or bool(recipe and recipe.data.allow_corrupt)
     count = len(images) + len(images.skipped)
     check_share(f"{dataset.name} ({split})", dict(evaluation.skipped), count, allow_corrupt)
     return evaluation
+
+
+def _new_to(known, dataset, is_own):
+    """The name and the images of the split that a model is judged by when none is asked for.
+
+    Args:
+        known: fingerprints of what it has learned from, or None.
+        dataset: the `Dataset`. is_own: whether it is the one that the model's recipe names.
+    """
+    if "all" not in dataset.splits:
+        return dataset.held_out_name, dataset.held_out()
+    images = dataset.split("all")
+    seen = np.zeros(len(images), bool) if known is None else np.isin(fingerprints.fingerprints(images), known)
+    if is_own and not seen.any():  # nothing was noted in its training, or the data makes its files anew
+        return dataset.held_out_name, dataset.held_out()
+    if seen.all() or not seen.any():
+        return "all", images
+    new = images.subset(np.flatnonzero(~seen))
+    return "validation", dataclasses.replace(new, skipped=images.skipped)
+
+
+def _is_own(data, recipe):
+    if data is None or recipe is None:
+        return data is None
+    return files.expanded(data).resolve() == files.expanded(recipe.data.source).resolve()
 
 
 def open_data(bundle, data=None, *, allow_corrupt=False):

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convmixer import files
+from keras_convmixer.data.fingerprints import fingerprints
 from keras_convmixer.data.soft_labels import soft_labels
 from keras_convmixer.data.training_stream import training_batches
 from keras_convmixer.errors import UserError
@@ -75,6 +76,9 @@ class FrozenFeatures:
     def unreadable(self, epoch, held_out):
         return self.data.unreadable(epoch, held_out)
 
+    def note_images(self, workdir):
+        self.data.note_images(workdir)
+
     def meter(self, preprocessing, replicas):
         kept = (self._kept[name] for name in ("held_out", "held_out_labels", "held_out_skipped"))
         return _HeadMeter(self.data.dataset.held_out_name, *kept)
@@ -97,9 +101,7 @@ class FrozenFeatures:
         settings = (self.recipe.seed, self.recipe.augmentation, training.batch_size, training.cached_crops)
         digest.update(repr((settings, self._preprocessing)).encode())
         for images in (self.data.images, self.data.dataset.held_out()):
-            for i in range(len(images)):
-                digest.update(hashlib.blake2b(images.encoded(tf.constant(i, tf.int64)).numpy()).digest())
-            digest.update(images.labels.tobytes())
+            digest.update(fingerprints(images).tobytes() + images.labels.tobytes())
         return digest.hexdigest()
 
     def _computed(self):

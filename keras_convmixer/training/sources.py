@@ -1,10 +1,12 @@
 """Where a training's batches come from, and what it is measured on: the recipe's data, or a user's own tf.data."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer.data import datasets
+from keras_convmixer.data import datasets, fingerprints
 from keras_convmixer.data.soft_labels import soft_labels
 from keras_convmixer.data.training_stream import steps_per_epoch, training_batches
 from keras_convmixer.data.unreadable import Unreadable
@@ -65,6 +67,13 @@ class RecipeData:
         size = self.recipe.training.batch_size
         held_out, name = self.dataset.held_out(), self.dataset.held_out_name
         return Meter(held_out, name, preprocessing, size, fill=replicas > 1)
+
+    def note_images(self, workdir):
+        """Writes into a run's folder which images it learns from, with those that its first weights have seen."""
+        known = [fingerprints.fingerprints(self.images)]
+        if self.recipe.model.weights:
+            known += [fingerprints.read(Path(self.recipe.model.weights))]
+        fingerprints.write(workdir, np.concatenate([part for part in known if part is not None]))
 
     def class_weights(self):
         """Each class's weight, the inverse of its frequency, 1 on average over the images."""
@@ -127,6 +136,9 @@ class OwnData:
 
     def unreadable(self, epoch, held_out):
         return {}
+
+    def note_images(self, workdir):
+        """Which images these are only their user knows."""
 
     def meter(self, preprocessing, replicas):
         return _OwnMeter(self.held_out)

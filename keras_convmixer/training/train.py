@@ -92,6 +92,8 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
     files.write_text(workdir / "recipe.yaml", recipe.to_yaml())
     checkpoints = checkpoint.Checkpoints(workdir, average, training.early_stopping)
     done = checkpoints.resume(trained)
+    if not done:
+        source.note_images(workdir)
     meter = source.meter(bundle.preprocessing, replicas)
     if done < training.epochs and not checkpoints.stopped_early:
         if done:

@@ -80,6 +80,17 @@ ALLOWED = {
     ("_codecs", "encode"): _ignored,
 }
 
+# What the operations without an argument put on the stack.
+NEW = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_SET": set,
+    "EMPTY_TUPLE": tuple,
+}
+
 
 def unpickle(stream, storages=None):
     """What one pickle of `torch.save` describes.
@@ -98,12 +109,6 @@ def unpickle(stream, storages=None):
     """
     stack, marks, memo = [], [], {}
 
-    def since_mark():
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
-        return items
-
     for operation, argument, _ in pickletools.genops(stream):
         match operation.name:
             case "PROTO":
@@ -116,47 +121,26 @@ def unpickle(stream, storages=None):
                 memo[argument] = stack[-1]
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE":
-                stack.append(True)
-            case "NEWFALSE":
-                stack.append(False)
+            case name if name in NEW:
+                stack.append(NEW[name]())
             case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINSTRING":
                 stack.append(argument)
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_SET":
-                stack.append(set())
-            case "EMPTY_TUPLE":
-                stack.append(())
             case "TUPLE":
-                stack.append(tuple(since_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = int(operation.name[-1])
-                stack[-count:] = [tuple(stack[-count:])]
-            case "SETITEM":
-                key, value = stack[-2:]
-                del stack[-2:]
-                _set_items(stack[-1], [key], [value])
-            case "SETITEMS":
-                items = since_mark()
+                stack.append(tuple(_taken(stack, marks.pop())))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
+                stack.append(tuple(_taken(stack, -int(name[-1]))))
+            case "SETITEM" | "SETITEMS" as name:
+                items = _taken(stack, marks.pop() if name == "SETITEMS" else -2)
                 _set_items(stack[-1], items[::2], items[1::2])
-            case "APPEND":
-                item = stack.pop()
-                _extend(stack[-1], [item])
-            case "APPENDS":
-                items = since_mark()
+            case "APPEND" | "APPENDS" as name:
+                items = _taken(stack, marks.pop() if name == "APPENDS" else -1)
                 _extend(stack[-1], items)
             case "GLOBAL":
                 stack.append(_allowed(*argument.split(" ", 1)))
             case "BINPERSID":
-                storage = _storage(*stack.pop())
+                stack.append(_storage(*stack.pop()))
                 if storages is not None:
-                    storages[storage.key] = storage
-                stack.append(storage)
+                    storages[stack[-1].key] = stack[-1]
             case "REDUCE" | "NEWOBJ":
                 arguments = stack.pop()
                 stack.append(_build(stack.pop(), arguments))
@@ -166,6 +150,13 @@ def unpickle(stream, storages=None):
             case name:
                 raise CheckpointError(f"it holds the pickle operation {name}, which files of weights do not use")
     raise CheckpointError("the pickle in it does not end")
+
+
+def _taken(stack, start):
+    """What lies on the stack from a place on, taken off it."""
+    items = stack[start:]
+    del stack[start:]
+    return items
 
 
 def _allowed(module, name):

@@ -9,6 +9,9 @@ import tensorflow as tf
 
 from keras_convmixer.errors import UserError
 
+# Logical ones, which are threads: more than this is a slip of the pen.
+MOST_CPUS = 256
+
 
 @contextlib.contextmanager
 def on(devices=None):
@@ -69,6 +72,8 @@ def _make_logical_cpus(devices):
     numbers = [int(device[4:]) for device in devices if device.startswith("CPU:") and device[4:].isdecimal()]
     if not numbers or max(numbers) == 0:
         return
+    if max(numbers) >= MOST_CPUS:
+        raise UserError(f"CPU:{max(numbers)} is one device too many: CPU:0 to CPU:{MOST_CPUS - 1} can be made here")
     cpu = tf.config.list_physical_devices("CPU")[0]
     with contextlib.suppress(RuntimeError):  # TensorFlow has started; they may have been made before that
         tf.config.set_logical_device_configuration(

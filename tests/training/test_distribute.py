@@ -154,6 +154,7 @@ def test_one_device_draws_kerass_masks(noise_shape):
 @pytest.mark.parametrize(
     "device, message",
     [
+        ("CPU:4000000000", "CPU:0 to CPU:255 can be made here"),
         ("GPU:7", "no device GPU:7 here; there are CPU:0$"),
         ("CPU:1", "no device CPU:1 here; there are CPU:0. .* before TensorFlow starts"),
     ],

@@ -18,7 +18,7 @@ import os
 import statistics
 import time
 
-from keras_convmixer.cores import usable_cores
+from keras_convmixer.machine import usable_cores
 
 BATCH = 64
 SIZE = 224

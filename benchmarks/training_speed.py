@@ -14,15 +14,14 @@ import argparse
 import dataclasses
 import multiprocessing
 import os
-import platform
-import re
 import resource
 import time
 from collections.abc import Callable
-from importlib import metadata
 from importlib.util import find_spec
 
 import numpy as np
+
+from keras_convmixer.machine import processor, versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,11 +234,8 @@ def main():
             worker.send(arguments.steps)
             times[name] += worker.recv()
 
-    versions = [
-        f"{package} {metadata.version(package)}"
-        for package in ("tensorflow", "keras", "torch")[: 2 + arguments.peers]
-    ]
-    print(f"{setting}\n{_processor()}, {', '.join(versions)}\n")
+    found = versions("tensorflow", "keras", *(["torch"] if arguments.peers else []))
+    print(f"{setting}\n{processor()}, {', '.join(f'{name} {version}' for name, version in found.items())}\n")
     print("| | images/s | quartiles | times Keras | peak memory, GB | gradients differ by |")
     print("|---|---|---|---|---|---|")
     for name, worker in workers.items():
@@ -254,16 +250,6 @@ def main():
 def _difference(found, expected):
     found, expected = (np.concatenate([np.ravel(gradient) for gradient in g]) for g in (found, expected))
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
-
-
-def _processor():
-    try:
-        with open("/proc/cpuinfo") as file:
-            information = dict(re.split(r"\s*: ", line.rstrip("\n"), maxsplit=1) for line in file if ": " in line)
-        known = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in information["flags"]]
-        return f"{information['model name']} ({' '.join(known)})"
-    except (OSError, KeyError):
-        return platform.processor()
 
 
 if __name__ == "__main__":

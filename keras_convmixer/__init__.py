@@ -7,6 +7,8 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names below
     from keras_convmixer.bundles import Bundle, load
     from keras_convmixer.deployment.export import export
     from keras_convmixer.deployment.fold import fold
+    from keras_convmixer.experiments.runs import compare
+    from keras_convmixer.experiments.sweep import sweep
     from keras_convmixer.inference.evaluation import evaluate
     from keras_convmixer.inference.prediction import predict
     from keras_convmixer.model import ConvMixer
@@ -23,6 +25,7 @@ _MODULES = {
     "ConvMixer": "model",
     "Preprocessing": "preprocessing",
     "Recipe": "recipes",
+    "compare": "experiments.runs",
     "create_model": "variants",
     "evaluate": "inference.evaluation",
     "export": "deployment.export",
@@ -31,6 +34,7 @@ _MODULES = {
     "list_models": "variants",
     "load": "bundles",
     "predict": "inference.prediction",
+    "sweep": "experiments.sweep",
     "train": "training.train",
 }
 
@@ -39,6 +43,7 @@ __all__ = [
     "ConvMixer",
     "Preprocessing",
     "Recipe",
+    "compare",
     "create_model",
     "evaluate",
     "export",
@@ -47,6 +52,7 @@ __all__ = [
     "list_models",
     "load",
     "predict",
+    "sweep",
     "train",
 ]
 

@@ -4,10 +4,8 @@ import contextlib
 import importlib.util
 import json
 import multiprocessing
-import platform
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +13,13 @@ import numpy as np
 from keras_convmixer import bundles
 from keras_convmixer.benchmark.forms import OURS, PEERS, STOCK, serve
 from keras_convmixer.benchmark.report import BATCHES, Benchmark, Row
-from keras_convmixer.cores import usable_cores
 from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.deployment import converter, keras_export, saved_model, tflite
 from keras_convmixer.deployment.fold import fold
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation import open_data
+from keras_convmixer.machine import processor, usable_cores, versions
 from keras_convmixer.parts import architecture
 from keras_convmixer.progress import Progress
 from keras_convmixer.variants import VARIANTS, create_model, get_variant
@@ -63,7 +61,7 @@ def benchmark(models, *, classes=None, peers=False, data=None, images=64, rounds
     models = models if isinstance(models, (list, tuple)) else [models]
     bundles_ = [_opened(model, classes) for model in models]
     rows = [row for opened in bundles_ for row in _measured(*opened, peers, data, images, rounds, threads)]
-    return Benchmark(tuple(rows), _machine(threads))
+    return Benchmark(tuple(rows), {"processor": processor(), "threads": threads} | versions(*PACKAGES))
 
 
 def _opened(model, classes):
@@ -230,23 +228,3 @@ def _row(name, form, logits, times, sizes, workers):
 
 def _size(path):
     return sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
-
-
-def _machine(threads):
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {"processor": _processor(), "threads": threads, "python": platform.python_version()} | versions
-
-
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    found = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
-    wide = "AVX-512" if "avx512f" in found.get("flags", "") else "no AVX-512"
-    return f"{found.get('model name', platform.machine()).strip()} ({wide})"

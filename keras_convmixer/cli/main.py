@@ -7,10 +7,10 @@ import sys
 import warnings
 
 from keras_convmixer import __version__
-from keras_convmixer.cli import benchmark, convert, data, evaluate, export, models, predict, train
+from keras_convmixer.cli import benchmark, convert, data, evaluate, export, models, predict, runs, sweep, train
 from keras_convmixer.errors import UserError, one_line
 
-SUBCOMMANDS = (train, evaluate, data, predict, export, benchmark, convert, models)
+SUBCOMMANDS = (train, evaluate, data, predict, export, benchmark, convert, models, sweep, runs)
 # sysexits.h's EX_SOFTWARE
 FAULT = 70
 

@@ -14,12 +14,12 @@ import math
 
 import tensorflow as tf
 
-from keras_convmixer.cores import usable_cores
 from keras_convmixer.data import draws
 from keras_convmixer.data.graph import stream_options
 from keras_convmixer.data.training_image import group_mixer, image_maker, mixes
 from keras_convmixer.data.unreadable import TRIES, first_readable
 from keras_convmixer.errors import UserError
+from keras_convmixer.machine import usable_cores
 
 # What the groups of images that are made at the same time may hold, in bytes.
 _MOST_BYTES = 2**30

@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 
 from keras_convmixer import bundles, class_names, files
-from keras_convmixer.cores import usable_cores
 from keras_convmixer.data import decode
 from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.deployment import keras_export, runtimes, saved_model, tflite
@@ -18,6 +17,7 @@ from keras_convmixer.deployment.comparison import TOLERANCES, Comparison, Tolera
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation import open_data
+from keras_convmixer.machine import usable_cores
 from keras_convmixer.reports import Report
 
 # format → the name of what is written; TFLite's depends on the quantization.

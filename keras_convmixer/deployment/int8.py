@@ -26,9 +26,9 @@ from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer.qtyping import TFLOperationName
 from ai_edge_quantizer.quantizer import Quantizer
 
-from keras_convmixer.cores import usable_cores
 from keras_convmixer.deployment import converter, fold
 from keras_convmixer.deployment.lite_graph import lite_graph
+from keras_convmixer.machine import usable_cores
 
 LEVELS = 255
 # GELU(-4) = -0.0001

@@ -63,9 +63,13 @@ class Recipe:
         """The whole recipe, every default written out, as `load` reads it."""
         return yaml.safe_dump(pydantic.TypeAdapter(Recipe).dump_python(self, mode="json"), sort_keys=False)
 
+    def flat(self) -> dict:
+        """Every value by its key, as "training.epochs"."""
+        return _flat(dataclasses.asdict(self))
+
     def differences(self, other):
         """Lines such as "training.epochs: 25 here, 5 there" for what two recipes disagree on."""
-        here, there = _flat(dataclasses.asdict(self)), _flat(dataclasses.asdict(other))
+        here, there = self.flat(), other.flat()
         keys = dict.fromkeys([*here, *there])
         return [f"{k}: {here.get(k)} here, {there.get(k)} there" for k in keys if here.get(k) != there.get(k)]
 

@@ -37,7 +37,8 @@ class FrozenFeatures:
     """
 
     def __init__(self, data, bundle):
-        self.data, self.recipe, self.classes, self.steps = data, data.recipe, data.classes, data.steps
+        self.data, self.recipe, self.classes = data, data.recipe, data.classes
+        self.steps, self.images_per_epoch = data.steps, data.images_per_epoch
         if self.recipe.augmentation.mixup or self.recipe.augmentation.cutmix:
             raise UserError(
                 "training.cached_crops keeps features of single images: set augmentation.mixup and cutmix to 0, or "

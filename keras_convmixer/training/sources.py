@@ -18,7 +18,7 @@ class RecipeData:
     """The data that a recipe names.
 
     Attributes:
-        classes: class names. steps: whole batches in an epoch.
+        classes: class names. steps: whole batches in an epoch. images_per_epoch: how many images these hold.
     """
 
     def __init__(self, recipe):
@@ -33,6 +33,7 @@ class RecipeData:
         self.classes = self.dataset.classes
         self.images = self.dataset.training()
         self.steps = steps_per_epoch(self.images, recipe.training.batch_size)
+        self.images_per_epoch = self.steps * recipe.training.batch_size
         splits = {"unreadable": self.images, "val_unreadable": self.dataset.held_out()}
         self._unreadable = {name: Unreadable(images) for name, images in splits.items()}
 
@@ -108,6 +109,8 @@ class OwnData:
         if recipe.training.class_weights:
             raise UserError("training.class_weights is for the recipe's data: give your own batches their weights")
         self._smoothing = recipe.training.label_smoothing
+        batch_size = self.training.element_spec[0].shape[0]
+        self.images_per_epoch = batch_size and self.steps * batch_size
 
     @staticmethod
     def _check(data, classes):

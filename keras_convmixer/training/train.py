@@ -11,6 +11,7 @@ import keras
 from keras_convmixer import bundles, files
 from keras_convmixer.data.unreadable import stream_in_use
 from keras_convmixer.errors import UserError
+from keras_convmixer.machine import processor, versions
 from keras_convmixer.parts import architecture
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.training import checkpoint, distribute, dtype_policy, memory
@@ -119,10 +120,15 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
         average.apply()
     plain.set_weights(trained.get_weights())
     evaluation = meter.measure(plain, bundle.classes)
-    metrics = {"epochs": len(checkpoints.history), "precision": precision, "frozen": frozen} | evaluation.summary()
+    metrics = {"epochs": len(checkpoints.history), "precision": precision, "frozen": frozen}
+    metrics |= {"parameters": bundle.model.count_params()} | _made_with() | evaluation.summary()
     bundle = dataclasses.replace(bundle, path=workdir)
     bundles.save(bundle, workdir, metrics=metrics)
     return bundle
+
+
+def _made_with():
+    return {"processor": processor(), "versions": versions("keras-convmixer", "keras", keras.backend.backend())}
 
 
 def _refuse_another_recipes(workdir, recipe):

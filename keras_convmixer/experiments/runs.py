@@ -1,0 +1,229 @@
+"""Runs beside each other: what they differ in, how good they are, what they cost."""
+
+import csv
+import dataclasses
+import json
+import os
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from keras_convmixer import files
+from keras_convmixer.errors import UserError
+from keras_convmixer.recipes import Recipe
+from keras_convmixer.reports import Tabular
+
+FAILED = "failed.txt"
+# What says where a run is, not what it is.
+_NOT_A_DIFFERENCE = ("seed", "data.source")
+_FIGURES = ("accuracy", "loss", "epochs", "parameters", "seconds", "images_per_second")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run's folder tells.
+
+    Attributes:
+        path: the folder.
+        recipe: its `Recipe`.
+        epochs: how many it has done.
+        accuracy, loss: on the held-out split: at its end, or after its last epoch so far; None before the first.
+        finished: whether it came to its end.
+        parameters: of the model, where the run noted it.
+        seconds: of training, validation left out. images_per_second: median over the epochs. None where the run did
+            not note them.
+        failed: why it stopped, where a sweep noted that.
+    """
+
+    path: Path
+    recipe: Recipe
+    epochs: int
+    accuracy: float | None
+    loss: float | None
+    finished: bool
+    parameters: int | None
+    seconds: float | None
+    images_per_second: float | None
+    failed: str | None = None
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "Run":
+        """Reads a run's folder.
+
+        Raises:
+            FileNotFoundError: it is none. ValueError: a file in it is not what it should be.
+        """
+        path = Path(path)
+        if not (path / "recipe.yaml").is_file():
+            raise FileNotFoundError(f"{path} is not the folder of a run: it has no recipe.yaml")
+        rows, metrics = _history(path / "history.csv"), _metrics(path / "metrics.json")
+        last = rows[-1] if rows else {}
+        failed = path / FAILED
+        return cls(
+            path,
+            Recipe.load(path / "recipe.yaml"),
+            len(rows),
+            metrics.get("top1", last.get("val_accuracy")),
+            metrics.get("loss", last.get("val_loss")),
+            bool(metrics),
+            metrics.get("parameters"),
+            sum(row["seconds"] for row in rows) if rows and all("seconds" in row for row in rows) else None,
+            statistics.median(row["images_per_second"] for row in rows if "images_per_second" in row)
+            if any("images_per_second" in row for row in rows)
+            else None,
+            failed.read_text(encoding="utf-8").strip() if failed.is_file() else None,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison(Tabular):
+    """Several runs. Those that differ in nothing but their seed are one line of the table: mean and spread."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """The recipe's keys in which the runs differ."""
+        flat = [run.recipe.flat() for run in self.runs]
+        names = dict.fromkeys(name for values in flat for name in values)
+        differ = [name for name in names if len({repr(values.get(name)) for values in flat}) > 1]
+        return [name for name in differ if name not in _NOT_A_DIFFERENCE]
+
+    def groups(self) -> dict[tuple, list[Run]]:
+        """The runs by their values of `keys`."""
+        found: dict[tuple, list[Run]] = {}
+        for run in self.runs:
+            flat = run.recipe.flat()
+            found.setdefault(tuple(str(flat.get(name)) for name in self.keys), []).append(run)
+        return found
+
+    def summary(self) -> list[dict]:
+        keys = self.keys
+        return [
+            {"run": str(run.path), "seed": run.recipe.seed, "finished": run.finished, "failed": run.failed}
+            | {name: run.recipe.flat().get(name) for name in keys}
+            | {name: getattr(run, name) for name in _FIGURES}
+            for run in self.runs
+        ]
+
+    def records(self) -> list[list]:
+        rows = self.summary()
+        return [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
+
+    def lines(self) -> list[str]:
+        table = self._table()
+        widths = [max(map(len, column)) for column in zip(*table)]
+        return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
+
+    def as_markdown(self) -> str:
+        """The table in Markdown."""
+        head, *rows = ([cell.replace("|", "\\|") for cell in row] for row in self._table())
+        return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes runs.csv, runs.md and runs.png into a folder."""
+        folder = Path(folder)
+        files.write_text(folder / "runs.csv", self.as_csv())
+        files.write_text(folder / "runs.md", self.as_markdown() + "\n")
+        with files.replacing(folder / "runs.png") as temporary:
+            self.draw(temporary)
+
+    def draw(self, path: str | os.PathLike) -> None:
+        """Writes a chart as PNG: each run a dot, each group's mean a line through its dots."""
+        from matplotlib.figure import Figure
+
+        groups = {_label(self.keys, values) or runs[0].path.name: runs for values, runs in self.groups().items()}
+        figure = Figure(figsize=(8, 1 + 0.4 * len(groups)), layout="constrained")
+        axes = figure.add_subplot()
+        for place, runs in enumerate(groups.values()):
+            found = [100 * run.accuracy for run in runs if run.accuracy is not None]
+            if found:
+                axes.plot(found, [place] * len(found), "o", color="#2a6f97", alpha=0.6)
+                axes.plot([statistics.mean(found)], [place], "|", color="black", markersize=14)
+        axes.set_yticks(range(len(groups)), groups)
+        axes.invert_yaxis()
+        axes.set_xlabel("accuracy on held-out images, %")
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(path, dpi=130)
+
+    def _table(self):
+        head = [*(self.keys or ["run"]), "runs", "accuracy", "loss", "epochs", "parameters", "time", "images/s"]
+        return [head, *(self._row(values, runs) for values, runs in self.groups().items())]
+
+    def _row(self, values, runs):
+        failed = [run for run in runs if run.failed and not run.finished]
+        open_ones = [run for run in runs if not run.finished and not run.failed]
+        count = str(len(runs))
+        count += f", {len(failed)} failed: {failed[0].failed}" if failed else ""
+        count += f", {len(open_ones)} unfinished" if open_ones else ""
+        epochs = sorted({run.epochs for run in runs})
+        seconds = _mean(run.seconds for run in runs)
+        return [
+            *(values or [runs[0].path.name]),
+            count,
+            _with_spread([None if run.accuracy is None else 100 * run.accuracy for run in runs], 2, " %"),
+            _with_spread([run.loss for run in runs], 4),
+            "–".join(map(str, dict.fromkeys((epochs[0], epochs[-1])))),
+            f"{runs[0].parameters:,}" if runs[0].parameters else "",
+            "" if seconds is None else f"{seconds / 60:.1f} min",
+            _with_spread([run.images_per_second for run in runs], 1),
+        ]
+
+
+def compare(folders: Iterable[str | os.PathLike]) -> Comparison:
+    """Puts runs beside each other.
+
+    Args:
+        folders: of runs, or of folders that hold runs, at any depth.
+
+    Raises:
+        FileNotFoundError: there is no run in one of them.
+    """
+    found = []
+    for folder in map(Path, folders):
+        own = sorted(path.parent for path in folder.rglob("recipe.yaml"))
+        if not own:
+            raise FileNotFoundError(f"{folder}: no run there (a folder with recipe.yaml, as `train` leaves it)")
+        found += own
+    return Comparison(tuple(map(Run.read, dict.fromkeys(found))))
+
+
+def _history(path):
+    if not path.is_file():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise UserError(f"{path} is not a run's history: {error}") from None
+
+
+def _metrics(path):
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} does not hold a run's figures")
+    return found
+
+
+def _label(keys, values):
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in zip(keys, values))
+
+
+def _mean(values):
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def _with_spread(values, digits, unit=""):
+    """Mean, and the standard deviation where there is more than one."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    spread = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.{digits}f}{spread}{unit}"

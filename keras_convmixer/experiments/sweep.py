@@ -1,0 +1,160 @@
+"""Many trainings that differ in a few keys, one after another, each in a process of its own."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+import yaml
+
+from keras_convmixer import files
+from keras_convmixer.errors import UserError, one_line
+from keras_convmixer.experiments.runs import FAILED, Comparison, Run
+from keras_convmixer.recipes import Recipe
+from keras_convmixer.recipes.sections import explained, section
+
+Keys = dict[str, Any]
+
+
+@section
+class Grid:
+    """What a sweep trains: every combination of `grid`, or the named `runs`, each with every seed.
+
+    Attributes:
+        base: the recipe that all start from, a name or a path relative to the grid's own folder.
+        data: what `--data` takes, or None for the recipe's.
+        set: key → value for all runs, as {"training.epochs": 8}.
+        grid: key → the values to try.
+        runs: name → {key: value}, for runs that are no grid, such as "without EMA": {"training.ema": null}.
+        seeds: of each.
+    """
+
+    base: str
+    data: str | None = None
+    set: Keys = pydantic.Field(default_factory=dict)
+    grid: dict[str, list[Any]] = pydantic.Field(default_factory=dict)
+    runs: dict[str, Keys] = pydantic.Field(default_factory=dict)
+    seeds: list[Annotated[int, pydantic.Field(ge=0)]] = pydantic.Field(default_factory=lambda: [0])
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Grid":
+        """Reads a grid from YAML. Raises ValueError, in one line, where it is none, and OSError."""
+        path = files.expanded(path)
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            raise UserError(f"{path} is not YAML: {one_line(error)}") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path} must hold keys: base, grid or runs, and what else a grid has")
+        try:
+            grid = pydantic.TypeAdapter(cls).validate_python(values)
+        except pydantic.ValidationError as error:
+            raise UserError(f"{path}: {explained(cls, error)}") from None
+        if (path.parent / grid.base).is_file():
+            grid = pydantic.TypeAdapter(cls).validate_python(values | {"base": str(path.parent / grid.base)})
+        return grid
+
+    def recipes(self) -> dict[str, Recipe]:
+        """Run's name → its recipe, all checked before one of them is trained.
+
+        Raises:
+            UserError: a key is unknown, a value is not what it should be, a list is empty, or there is nothing
+                that differs.
+        """
+        empty = [f"grid.{key}" for key, values in self.grid.items() if not values]
+        if not self.seeds:
+            empty.append("seeds")
+        if empty:
+            raise UserError(f"{empty[0]} is an empty list: give the values to try")
+        if bool(self.grid) == bool(self.runs):
+            raise UserError("give either grid, with the values to try of each key, or runs, with a name for each")
+        found = {}
+        for (name, values), seed in itertools.product(self._combinations().items(), self.seeds):
+            own = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in values.items()]
+            source = [] if self.data is None else [f"data.source={yaml.safe_dump(_absolute(self.data))}"]
+            found[f"{name}/seed{seed}"] = Recipe.load(self.base, [*source, *own, f"seed={seed}"])
+        return found
+
+    def _combinations(self):
+        if self.runs:
+            return {_file_name(name): self.set | values for name, values in self.runs.items()}
+        combinations = (dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values()))
+        return {
+            _file_name(",".join(f"{key.rpartition('.')[2]}={value}" for key, value in one.items())): self.set | one
+            for one in combinations
+        }
+
+
+def sweep(grid: Grid | str | os.PathLike, workdir: str | os.PathLike) -> Comparison:
+    """Trains what a grid says; called again it goes on: finished runs stay, the others resume.
+
+    Each run is a `convmixer train` in a process of its own, so that one that fails, if only for want of memory,
+    leaves the others alone. What it printed is in its `train.log`, why it failed in `failed.txt`. After each run
+    the table is written anew.
+
+    Args:
+        grid: a `Grid` or the path of its YAML file.
+        workdir: gets a folder for each run, and runs.csv, runs.md and runs.png.
+
+    Raises:
+        UserError: the grid is not one, or every run failed. OSError: a file cannot be read or written.
+    """
+    grid = grid if isinstance(grid, Grid) else Grid.load(grid)
+    workdir, recipes = Path(workdir), grid.recipes()
+    for number, (name, recipe) in enumerate(recipes.items(), 1):
+        folder = workdir / name
+        if (folder / "metrics.json").exists():
+            continue
+        print(f"[{number}/{len(recipes)}] {name}", file=sys.stderr, flush=True)
+        _train(recipe, folder)
+        comparison(workdir, recipes).save(workdir)
+    found = comparison(workdir, recipes)
+    found.save(workdir)
+    if not any(run.finished for run in found.runs):
+        raise UserError(f"every run failed; the first: {found.runs[0].failed} ({found.runs[0].path}/train.log)")
+    return found
+
+
+def comparison(workdir, names):
+    """The runs of a sweep that have begun."""
+    return Comparison(
+        tuple(Run.read(workdir / name) for name in names if (workdir / name / "recipe.yaml").exists())
+    )
+
+
+def _train(recipe, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / "asked.yaml", recipe.to_yaml())
+    words = ["train", "--recipe", str(folder / "asked.yaml"), "--workdir", str(folder)]
+    with (folder / "train.log").open("a+b") as log:
+        start = log.seek(0, os.SEEK_END)
+        code = subprocess.run(
+            [sys.executable, "-m", "keras_convmixer", *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        ).returncode
+        log.seek(start)
+        said = log.read().decode("utf-8", "replace").split("\n")
+    if code == 0:
+        (folder / FAILED).unlink(missing_ok=True)
+        return
+    if code == 130:
+        raise KeyboardInterrupt
+    reasons = [line.removeprefix("convmixer: ") for line in said if line.startswith("convmixer: ")]
+    why = reasons[-1] if reasons else f"stopped by signal {-code}" if code < 0 else f"exit code {code}"
+    if not (folder / "recipe.yaml").exists():  # it failed before it was a run
+        files.write_text(folder / "recipe.yaml", recipe.to_yaml())
+    files.write_text(folder / FAILED, f"{why}\n")
+    print(f"  failed: {why}", file=sys.stderr, flush=True)
+
+
+def _absolute(data):
+    path = files.expanded(data)
+    return str(path.resolve()) if path.exists() else data
+
+
+def _file_name(text):
+    """A run's name as a folder's."""
+    return re.sub(r"[^\w.,=+-]+", "_", text).strip("._") or "run"

@@ -1,0 +1,116 @@
+"""Sweeps: what is trained, what happens when one fails, and that they go on where they were."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+import keras_convmixer
+from keras_convmixer.cli import main
+from keras_convmixer.experiments.sweep import Grid
+
+SMALL = {"training.epochs": 1, "training.batch_size": 128, "model.dim": 8, "model.depth": 1}
+
+
+def write(path, **values):
+    path.write_text(yaml.safe_dump({"base": "digits", "set": SMALL} | values))
+    return path
+
+
+def test_a_grid_is_every_combination_with_every_seed(tmp_path):
+    grid = {"model.kernel_size": [3, 5], "optimizer.learning_rate": [0.01, 1e-3, 0.1]}
+    recipes = Grid.load(write(tmp_path / "grid.yaml", grid=grid, seeds=[0, 4])).recipes()
+    found = {(r.model.kernel_size, r.optimizer.learning_rate, r.seed) for r in recipes.values()}
+    assert found == {(k, rate, seed) for k in (3, 5) for rate in (0.01, 1e-3, 0.1) for seed in (0, 4)}
+    assert len(recipes) == 12
+    assert {(r.training.epochs, r.model.dim) for r in recipes.values()} == {(1, 8)}
+    assert "kernel_size=3,learning_rate=0.01/seed0" in recipes
+
+
+def test_named_runs_lists_and_nulls(tmp_path):
+    runs = {"as it is": {}, "without: crop/scale": {"augmentation.crop_scale": None, "model.input_size": [8, 8]}}
+    recipes = Grid.load(write(tmp_path / "grid.yaml", runs=runs)).recipes()
+    assert list(recipes) == ["as_it_is/seed0", "without_crop_scale/seed0"]
+    assert recipes["without_crop_scale/seed0"].augmentation.crop_scale is None
+    assert recipes["without_crop_scale/seed0"].model.input_size == (8, 8)
+
+
+def test_a_base_beside_the_grid_and_data_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("base: digits\ntraining: {epochs: 7}\n")
+    (tmp_path / "photos").mkdir()
+    write(tmp_path / "grid.yaml", base="mine.yaml", set={}, grid={"model.dim": [8]}, data="photos")
+    monkeypatch.chdir(tmp_path)
+    (recipe,) = Grid.load(tmp_path / "grid.yaml").recipes().values()
+    assert (recipe.training.epochs, recipe.data.source) == (7, str(tmp_path / "photos"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"grid": {"model.kernal_size": [3]}}, "did you mean 'model.kernel_size'"),
+        ({"grid": {"model.kernel_size": ["x"]}}, "model.kernel_size"),
+        ({"grid": {"model.kernel_size": []}}, "grid.model.kernel_size is an empty list"),
+        ({"grid": {"model.kernel_size": [3]}, "seeds": []}, "seeds is an empty list"),
+        ({}, "either grid, .* or runs"),
+        ({"grid": {"model.dim": [8]}, "runs": {"a": {}}}, "either grid, .* or runs"),
+        ({"grids": {"model.dim": [8]}}, "did you mean 'grid'"),
+        ({"grid": {"model.dim": [8]}, "base": "cifar"}, "no such recipe"),
+    ],
+)
+def test_a_grid_with_a_fault_is_refused_before_anything_is_trained(tmp_path, capsys, values, message):
+    path = write(tmp_path / "grid.yaml", **values)
+    assert main(["sweep", str(path), "--workdir", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert re.search(message, said)
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{", "", "\x00"])
+def test_what_is_no_grid(tmp_path, capsys, content):
+    (tmp_path / "grid.yaml").write_text(content)
+    assert main(["sweep", str(tmp_path / "grid.yaml"), "--workdir", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_one_that_fails_leaves_the_others_alone_and_is_tried_again(tmp_path, capsys):
+    """The middle run asks for more images in a batch than there are."""
+    path = write(tmp_path / "grid.yaml", grid={"training.batch_size": [128, 5000]})
+    assert main(["sweep", str(path), "--workdir", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert "1 failed: 1438 training images are fewer than the batch size 5000" in printed.out
+    assert (tmp_path / "out" / "runs.md").exists()
+    good = tmp_path / "out" / "batch_size=128" / "seed0"
+    assert keras_convmixer.load(good).classes[3] == "3"
+    changed = (good / "model.keras").stat().st_mtime_ns
+    assert main(["sweep", str(path), "--workdir", str(tmp_path / "out")]) == 1
+    again = capsys.readouterr()
+    assert "[2/2] batch_size=5000/seed0" in again.err
+    assert "[1/2]" not in again.err
+    assert again.out == printed.out
+    assert (good / "model.keras").stat().st_mtime_ns == changed
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_goes_on_in_the_epoch_where_it_was(tmp_path):
+    path = write(tmp_path / "grid.yaml", set=SMALL | {"training.epochs": 8}, runs={"one": {}})
+    words = [sys.executable, "-m", "keras_convmixer", "sweep", str(path), "--workdir", str(tmp_path / "out")]
+    first = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    run = tmp_path / "out" / "one" / "seed0"
+    for _ in range(1200):
+        if (run / "history.csv").exists():
+            break
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert not (run / "metrics.json").exists()
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch" in (run / "train.log").read_text()
+    assert (run / "history.csv").read_text().count("\n") == 9

@@ -73,7 +73,8 @@ class Model:
     """What is trained: a named variant, its own sizes, or both, in which case the sizes given here win.
 
     `weights` is what training starts from: None for random ones, "imagenet", a checkpoint, or a model folder,
-    whose architecture and preprocessing are then taken over. None elsewhere means the variant's own value.
+    whose architecture and preprocessing are then taken over. `depthwise_covariance` draws random depthwise kernels
+    as `training.depthwise_covariance` says, with these constants. None elsewhere means the variant's own value.
     """
 
     variant: str | None = None
@@ -85,6 +86,7 @@ class Model:
     dropout: Fraction = 0.0
     stochastic_depth: Fraction = 0.0
     weights: str | None = None
+    depthwise_covariance: tuple[float, float, float] | None = None
     input_size: tuple[Positive, Positive] | None = None
     crop: Annotated[float, pydantic.Field(gt=0, le=1)] | None = None
     interpolation: Literal[INTERPOLATIONS] | None = None
@@ -128,18 +130,20 @@ class Optimizer:
     """The optimizer and how its learning rate goes (see `training.optimizer` and `training.schedule`).
 
     Attributes:
-        name: "adamw", PyTorch's, or the name of any of Keras's optimizers, such as "sgd" or "lion".
-        arguments: of Keras's optimizer by that name, as {"momentum": 0.9}; adamw has keys of its own here.
+        name: "adamw", PyTorch's; "muon", which is Muon on the pointwise kernels and adamw on the rest (see
+            `training.muon`); or the name of any other of Keras's optimizers, such as "sgd" or "lion".
+        arguments: of Keras's optimizer by that name, as {"momentum": 0.9}; of muon, `momentum` and
+            `matrix_multiplier`; adamw has keys of its own here.
         schedule: "one_cycle", the authors' triangle; "cosine", to 0; or "constant". learning_rate is the peak.
         warmup_epochs: over which a cosine or a constant first rises from 0, in epochs.
         weight_decay: each step subtracts `learning_rate * weight_decay * w`.
         decay: which parameters decay: "kernels" (those of two or more dimensions) or "all".
-        beta_1, beta_2, epsilon: of adamw.
+        beta_1, beta_2, epsilon: of adamw, also in muon.
         clip_norm: largest norm of the whole gradient, or None.
-        backbone_multiplier: scales the learning rate of everything below the head. adamw only.
+        backbone_multiplier: scales the learning rate of everything below the head. adamw and muon only.
         layer_decay: scales that of each layer by its distance from the head: of block i (from 0) of `depth` by
             `layer_decay ** (depth - i)`, of the patch embedding by `layer_decay ** (depth + 1)`, as BEiT (arXiv
-            2106.08254) and timm do. With both, the factors multiply. adamw only.
+            2106.08254) and timm do. With both, the factors multiply. adamw and muon only.
     """
 
     name: str = "adamw"

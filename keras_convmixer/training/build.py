@@ -8,6 +8,7 @@ from keras_convmixer.errors import UserError
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.parts import architecture
 from keras_convmixer.preprocessing import Preprocessing
+from keras_convmixer.training.depthwise_covariance import draw_depthwise
 from keras_convmixer.variants import RESAMPLED, create_model, get_variant, with_weights
 
 _SIZES = ("dim", "depth", "kernel_size", "patch_size", "activation")
@@ -54,6 +55,8 @@ def build(recipe, classes):
         )
     else:
         model = ConvMixer(**arguments, weights=recipe.weights)
+    if recipe.depthwise_covariance and recipe.weights is None:
+        draw_depthwise(model, recipe.depthwise_covariance)
     return bundles.Bundle(model, images, classes)
 
 

@@ -3,8 +3,10 @@
 import keras
 
 from keras_convmixer.errors import UserError, did_you_mean
+from keras_convmixer.parts import parts
 from keras_convmixer.training import dtype_policy
 from keras_convmixer.training.after_reduction import AfterReduction
+from keras_convmixer.training.muon import Muon
 from keras_convmixer.training.optimizer import AdamW, rate_multipliers
 from keras_convmixer.training.schedule import OneCycle
 from keras_convmixer.training.training_model import training_model
@@ -23,7 +25,7 @@ def compiled(recipe, model, steps, precision=None):
     precision = precision or dtype_policy.said(recipe.training.precision, dtype_policy.hardware())
     trained = training_model(model, precision, recipe.training.rematerialize)
     schedule = _schedule(recipe.optimizer, recipe.training.epochs, steps)
-    make = _adamw if recipe.optimizer.name == "adamw" else _of_keras
+    make = {"adamw": _adamw, "muon": _muon}.get(recipe.optimizer.name, _of_keras)
     trained.compile(
         optimizer=make(recipe.optimizer, trained, schedule, loss_scaling=precision == "mixed_float16"),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
@@ -56,17 +58,28 @@ def _schedule(settings, epochs, steps):
 def _adamw(settings, model, schedule, loss_scaling):
     if settings.arguments:
         raise UserError("optimizer.arguments are for Keras's optimizers; adamw has keys of its own, such as beta_1")
-    return AdamW(
-        schedule,
-        weight_decay=settings.weight_decay,
-        beta_1=settings.beta_1,
-        beta_2=settings.beta_2,
-        epsilon=settings.epsilon,
-        decay_1d=settings.decay == "all",
-        multipliers=rate_multipliers(model, settings.backbone_multiplier, settings.layer_decay),
-        global_clipnorm=settings.clip_norm,
-        loss_scaling=loss_scaling,
-    )
+    return AdamW(schedule, **_of_adamw(settings, model, loss_scaling))
+
+
+def _muon(settings, model, schedule, loss_scaling):
+    unknown = settings.arguments.keys() - {"momentum", "matrix_multiplier"}
+    if unknown:
+        raise UserError(f"optimizer.arguments of muon are momentum and matrix_multiplier, not {sorted(unknown)[0]}")
+    matrices = [block.pointwise.convolution.name for block in parts(model).blocks]
+    return Muon(schedule, matrices=matrices, **settings.arguments, **_of_adamw(settings, model, loss_scaling))
+
+
+def _of_adamw(settings, model, loss_scaling):
+    return {
+        "weight_decay": settings.weight_decay,
+        "beta_1": settings.beta_1,
+        "beta_2": settings.beta_2,
+        "epsilon": settings.epsilon,
+        "decay_1d": settings.decay == "all",
+        "multipliers": rate_multipliers(model, settings.backbone_multiplier, settings.layer_decay),
+        "global_clipnorm": settings.clip_norm,
+        "loss_scaling": loss_scaling,
+    }
 
 
 def _of_keras(settings, model, schedule, loss_scaling):
@@ -76,13 +89,15 @@ def _of_keras(settings, model, schedule, loss_scaling):
         for name, value in vars(keras.optimizers).items()
         if isinstance(value, type)
         and issubclass(value, keras.optimizers.Optimizer)
-        and name not in ("Optimizer", "LossScaleOptimizer", "AdamW")
+        and name not in ("Optimizer", "LossScaleOptimizer", "AdamW", "Muon")
     }
     if settings.name.lower() not in known:
-        hint = did_you_mean(settings.name.lower(), ["adamw", *known])
+        hint = did_you_mean(settings.name.lower(), ["adamw", "muon", *known])
         raise UserError(f"unknown optimizer.name {settings.name!r}; {hint}")
     if (settings.backbone_multiplier, settings.layer_decay) != (1, 1):
-        raise UserError("optimizer.backbone_multiplier and layer_decay are for adamw; give them 1, or take adamw")
+        raise UserError(
+            "optimizer.backbone_multiplier and layer_decay are for adamw and muon; give them 1, or take these"
+        )
     kind = known[settings.name.lower()]
     try:
         optimizer = type(kind.__name__, (AfterReduction, kind), {})(

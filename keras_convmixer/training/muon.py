@@ -12,8 +12,8 @@ class Muon(AdamW):
 
     A matrix is moved by its momentum, orthogonalised: Newton–Schulz steps bring its singular values near 1. These
     are Keras's, as is the scale of the step, about that of AdamW's (`0.2 * sqrt(max(n, m))`, arXiv 2502.16982).
-    `keras.optimizers.Muon` orthogonalises variables of two dimensions alone, and a pointwise convolution's kernel has
-    four: `(1, 1, n, m)` is the matrix `(n, m)` here.
+    `keras.optimizers.Muon` orthogonalises variables of two dimensions alone, and a pointwise convolution's kernel
+    has four: `(1, 1, n, m)` is the matrix `(n, m)` here.
 
     Args:
         matrices: names of the layers whose kernels are taken as matrices, all leading dimensions as one.

@@ -149,7 +149,9 @@ def as_logits(model):
         bare = layers.Dense.from_config(last.get_config() | {"activation": None, "name": "head"})
         output = bare(last.input)
         bare.set_weights(last.get_weights())
-    return model if output is outputs[0] else keras.Model(images, output, name=model.name)
+    # A dictionary of one output is made plain, too.
+    is_plain = model.input is images and model.output is output
+    return model if is_plain else keras.Model(images, output, name=model.name)
 
 
 def _last(output):

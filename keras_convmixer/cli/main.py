@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import os
+import signal
 import sys
+import threading
 import warnings
 
 from keras_convmixer import __version__
@@ -24,20 +26,21 @@ examples:
   convmixer export runs/mine --format tflite --quantize int8 --out exported
 
 Exit codes: 0 done, 1 something could not be done (one line on stderr says what), 2 wrong usage, 70 a fault of this
-program, 130 interrupted. CONVMIXER_TRACEBACK=1 in the environment shows where an error came from, and what
-native code says.
+program, 130 interrupted, 143 terminated. CONVMIXER_TRACEBACK=1 in the environment shows where an error came from,
+and what native code says.
 """
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default the process's own. Returns the exit code.
 
-    While it runs, warnings are lines on stderr, and some subcommands hold back what native code writes to file
-    descriptor 2 (see `cli.quiet`). Both are put back. If stdout is a pipe that was closed, it becomes /dev/null.
+    While it runs, warnings are lines on stderr, SIGTERM unwinds, and some subcommands hold back what native code
+    writes to file descriptor 2 (see `cli.quiet`). All are put back. If stdout is a pipe that was closed, it becomes
+    /dev/null.
     """
     arguments = _parser().parse_args(argv)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _terminated_in_order():
             warnings.showwarning = lambda message, *_, **__: _say(message)
             return arguments.run(arguments) or 0
     except KeyboardInterrupt:
@@ -51,6 +54,20 @@ def main(argv=None):
         if os.environ.get("CONVMIXER_TRACEBACK"):
             raise
         return _explain(error)
+
+
+@contextlib.contextmanager
+def _terminated_in_order():
+    """Has SIGTERM unwind the program, as Ctrl-C does, so that half-written files are removed."""
+    before = signal.getsignal(signal.SIGTERM)
+    ours = before == signal.SIG_DFL and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _parser():

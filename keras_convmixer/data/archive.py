@@ -1,8 +1,10 @@
 """Archives of images, unpacked once into the cache. A stranger packed them: no member may leave its folder."""
 
 import contextlib
+import functools
 import gzip
 import hashlib
+import lzma
 import shutil
 import stat
 import tarfile
@@ -21,6 +23,11 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 MOST_GROWTH = 50
 ALWAYS_ALLOWED = 2**30
 DISK_BLOCK = 4096
+# More than any set of images has.
+MOST_FOLDERS, DEEPEST = 100_000, 100
+# Bytes of a tar's extended header, which is read whole into memory: names are at most a few thousand long.
+LONGEST_HEADER = 2**20
+TOO_LARGE = "it would unpack to more than a set of images can"
 
 
 def is_archive(path):
@@ -40,7 +47,7 @@ def unpack(path):
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the archive is damaged, encrypted, has a member that would leave its folder, a link or a
-            device, or grows out of proportion.
+            device, or more or deeper folders than images need, or grows out of proportion.
         OSError: it cannot be read, or the disk is full.
     """
     path = Path(path).resolve()
@@ -63,25 +70,29 @@ def unpack(path):
 def _unpack(path, folder):
     folder.mkdir()
     made = {folder}
-    left = max(ALWAYS_ALLOWED, MOST_GROWTH * path.stat().st_size)
+    left = most = max(ALWAYS_ALLOWED, MOST_GROWTH * path.stat().st_size)
     members = _zip_members if path.suffix.lower() == ".zip" else _tar_members
     try:
-        with Progress(f"unpacking {path.name}") as progress, contextlib.closing(members(path)) as found:
+        with Progress(f"unpacking {path.name}") as progress, contextlib.closing(members(path, most)) as found:
             for name, content in found:
                 target = _inside(folder, name)
                 parent = target if content is None else target.parent
                 if parent not in made:
                     parent.mkdir(parents=True, exist_ok=True)
                     made.add(parent)
+                if len(made) > MOST_FOLDERS:
+                    raise UserError(f"it has more than {MOST_FOLDERS:,} folders")
                 if content is None or not is_image(target.name):
                     continue
-                with target.open("wb") as file:
-                    left -= _copied(content, file, left)
+                with target.open("wb") as file, content() as opened:
+                    left -= _copied(opened, file, left)
                 if left <= 0:
-                    raise UserError("it would unpack to more than a set of images can")
+                    raise UserError(TOO_LARGE)
                 progress.update()
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path} is damaged or incomplete: {error}") from None
+    except RecursionError:  # tarfile goes one deeper for each extended header on top of another
+        raise UserError(f"{path} is damaged: it has extended headers of extended headers") from None
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"{path} cannot be unpacked: {error}") from None
     except OSError as error:
@@ -97,23 +108,53 @@ def _copied(content, file, most):
     return max(size, DISK_BLOCK)
 
 
-def _tar_members(path):
-    """Yields `(name, readable content)` of each file and `(name, None)` of each folder in a tar archive."""
+def _tar_members(path, most):
+    """Yields `(name, what opens its content)` of each file and `(name, None)` of each folder in a tar archive."""
     with path.open("rb") as file:
         mode = "r:gz" if file.read(2) == b"\x1f\x8b" else "r:"
     with tarfile.open(path, mode, tarinfo=_StrictHeader) as archive:
-        for member in archive:
-            if not (member.isfile() or member.isdir()):
-                kind = "a link" if member.islnk() or member.issym() else "a device"
+        while (member := archive.next()) is not None:
+            archive.members = []  # it would keep them all
+            most -= member.size  # what is no image is read over, which takes its time
+            if most < 0:
+                raise UserError(TOO_LARGE)
+            if member.issparse() or not (member.isfile() or member.isdir()):
+                link, hole = member.islnk() or member.issym(), member.issparse()
+                kind = "a link" if link else "a sparse file" if hole else "a device"
                 raise UserError(f"{member.name!r} is {kind}; expected only files and folders")
-            yield member.name, archive.extractfile(member) if member.isfile() else None
+            yield member.name, functools.partial(archive.extractfile, member) if member.isfile() else None
         # gzip compares its checksum at the very end
         while archive.fileobj.read(1 << 20):
             pass
 
 
+# Members that are a header of the next.
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
 class _StrictHeader(tarfile.TarInfo):
-    """tarfile takes an archive that was cut off, or has a damaged header, for one that ends there. Not so this."""
+    """tarfile takes an archive that was cut off, or has a damaged header, for one that ends there. Not so this.
+
+    Nor does it read headers that are longer than any, or made for files with holes.
+    """
+
+    @classmethod
+    def frombuf(cls, *arguments):
+        header = super().frombuf(*arguments)
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("a sparse file")
+        if header.type in _EXTENDED and header.size > LONGEST_HEADER:
+            raise tarfile.ReadError(f"an extended header of {header.size:,} bytes")
+        return header
+
+    def _proc_gnusparse_10(self, *_):
+        raise tarfile.ReadError("a sparse file")
 
     @classmethod
     def fromtarfile(cls, archive):
@@ -125,7 +166,7 @@ class _StrictHeader(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from None
 
 
-def _zip_members(path):
+def _zip_members(path, _):
     """Yields the same of a zip archive."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -133,11 +174,7 @@ def _zip_members(path):
                 raise UserError(f"{member.filename!r} is a link or a device; expected only files and folders")
             if member.flag_bits & 1:
                 raise UserError("it is encrypted")
-            if member.is_dir():
-                yield member.filename, None
-            else:
-                with archive.open(member) as content:
-                    yield member.filename, content
+            yield member.filename, None if member.is_dir() else functools.partial(archive.open, member)
 
 
 def _inside(folder, name):
@@ -145,4 +182,6 @@ def _inside(folder, name):
     path = PureWindowsPath(name)
     if path.drive or path.root or ".." in path.parts or "\0" in name:
         raise UserError(f"{name!r} would leave its folder")
+    if len(path.parts) > DEEPEST:
+        raise UserError(f"{name[:40]!r}... lies more than {DEEPEST} folders deep")
     return folder.joinpath(*path.parts)

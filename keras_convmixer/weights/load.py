@@ -25,6 +25,9 @@ SAFETENSORS_DTYPES = {
     "I64": np.dtype("int64"),
 }
 
+# What a part of a .keras file may unpack to, in bytes: a description of layers, and weights however small the file.
+_LARGEST_CONFIG, _ALWAYS_ALLOWED = 16 * 2**20, 2**28
+
 
 def load_weights(model, source, *, ema=False, may_resample=(), new_head=False):
     """Loads weights into a ConvMixer, strictly; see `state_dict.load_state` for what is adapted.
@@ -63,6 +66,7 @@ def load_model(path):
     Raises:
         CheckpointError: the file is not what it should be, or weights in it are not finite. OSError: there is none.
     """
+    _check_sizes(path)
     model = _keras(keras.saving.load_model, path, compile=False, safe_mode=True)
     try:
         _check_finite(model)
@@ -161,6 +165,21 @@ def _keras(read, path, *arguments, **options):
         return read(path, *arguments, **options)
     except Exception as error:  # Keras and h5py raise whatever their parts raise on a damaged or foreign file.
         raise CheckpointError(f"{path} cannot be loaded: {first_line(error)}") from error
+
+
+def _check_sizes(path):
+    """Raises CheckpointError where a .keras file would unpack to far more than it is, to fill memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"{path} is not a .keras file, or is damaged: {first_line(error)}") from None
+    for member in members:
+        # Weights hardly compress, but those of a new model are zeros here and there.
+        weights = member.filename.endswith(".h5")
+        most = max(_ALWAYS_ALLOWED, 10 * member.compress_size) if weights else _LARGEST_CONFIG
+        if member.file_size > most:
+            raise CheckpointError(f"{path}: {member.filename[:80]} would unpack to {member.file_size:,} bytes")
 
 
 def _check_finite(model):

@@ -3,6 +3,7 @@ import gzip
 import io
 import multiprocessing
 import os
+import resource
 import tarfile
 import zipfile
 
@@ -210,3 +211,117 @@ def test_gzip_is_known_by_its_content(tmp_path, cache):
     path = write(tmp_path / "a.tar", IMAGES)
     path.write_bytes(gzip.compress(path.read_bytes()))
     assert contents(archive.unpack(path)) == IMAGES
+
+
+def write_gzipped(path, *parts):
+    """A .tar.gz of these bytes, `(byte, count)` standing for many equal ones."""
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for part in parts:
+            if isinstance(part, bytes):
+                file.write(part)
+                continue
+            byte, count = part
+            for start in range(0, count, 1 << 20):
+                file.write(byte * min(1 << 20, count - start))
+    return path
+
+
+def header(name, size, kind):
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def peak_memory():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK]
+)
+def test_a_header_is_not_read_into_memory_however_long_it_says_it_is(kind, tmp_path, cache):
+    path = write_gzipped(tmp_path / "a.tar.gz", header("x", 600 << 20, kind), (b"a", 600 << 20))
+    before = peak_memory()
+    with pytest.raises(ValueError, match="an extended header of 629,145,600 bytes"):
+        archive.unpack(path)
+    assert peak_memory() - before < 100e6
+    assert nothing_left(cache)
+
+
+def test_long_names_that_are_real_are_read(tmp_path, cache):
+    name = "photos/" + "/".join(["folder" * 8] * 6) + "/1.jpg"
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        path = tmp_path / f"{form}.tar"
+        with tarfile.open(path, "w", format=form) as file:
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            file.addfile(info, io.BytesIO(b"abc"))
+        assert contents(archive.unpack(path)) == {name: b"abc"}
+
+
+def test_headers_of_headers_without_end(tmp_path, cache):
+    path = write_gzipped(tmp_path / "a.tar.gz", header("x", 0, tarfile.XHDTYPE) * 5000)
+    with pytest.raises(ValueError, match="extended headers"):
+        archive.unpack(path)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [header("hole.jpg", 512, tarfile.GNUTYPE_SPARSE), (b"\x01", 200 << 20)],
+        [
+            header("x", 512, tarfile.XHDTYPE),
+            b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n".ljust(512, b"\0"),
+            header("hole.jpg", 200 << 20, tarfile.REGTYPE),
+            (b"9\n", 200 << 19),
+        ],
+    ],
+    ids=["gnu", "pax"],
+)
+def test_files_with_holes_are_refused_before_their_maps_are_read(parts, tmp_path, cache):
+    before = peak_memory()
+    with pytest.raises(ValueError, match="sparse"):
+        archive.unpack(write_gzipped(tmp_path / "a.tar.gz", *parts))
+    assert peak_memory() - before < 100e6
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_folders_without_end_are_refused(name, tmp_path, cache):
+    path = write(tmp_path / name, {"a/" * 2000 + "1.jpg": b"x"})
+    with pytest.raises(ValueError, match="more than 100 folders deep") as error:
+        archive.unpack(path)
+    assert len(str(error.value)) < 300
+    assert nothing_left(cache)
+
+
+def test_more_folders_than_any_set_of_images_has(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(archive, "MOST_FOLDERS", 50)
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for i in range(51):
+            file.writestr(f"photos/{i}/", b"")
+    with pytest.raises(ValueError, match="more than 50 folders"):
+        archive.unpack(path)
+    assert not list(cache.rglob("photos"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_damage_in_any_compression_is_one_line(method, tmp_path, cache):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as file:
+        file.writestr("photos/cat/1.jpg", os.urandom(5000))
+    content = bytearray(path.read_bytes())
+    content[200:260] = bytes(60)
+    path.write_bytes(content)
+    with pytest.raises((ValueError, OSError), match=r"a\.zip") as error:
+        archive.unpack(path)
+    assert "\n" not in str(error.value)
+    assert nothing_left(cache)
+
+
+def test_what_is_no_image_counts_as_well(tmp_path, cache, monkeypatch):
+    """Reading over gigabytes of zeros takes its time too."""
+    monkeypatch.setattr(archive, "ALWAYS_ALLOWED", 1 << 20)
+    parts = header("notes.txt", 300 << 20, tarfile.REGTYPE), (b"\0", 300 << 20)
+    with pytest.raises(ValueError, match="more than a set of images can"):
+        archive.unpack(write_gzipped(tmp_path / "a.tar.gz", *parts))

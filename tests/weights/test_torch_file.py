@@ -148,6 +148,7 @@ BROKEN = {
     "another zip": in_zip({}, pickle=b"", extra={"../data.pkl": b""}),
     "empty pickle": in_zip({}, pickle=b""),
     "a pickle without an end": in_zip({}, pickle=b"\x80\x02}"),
+    "a key without a value": in_zip({}, pickle=b"\x80\x02}(X\x01\x00\x00\x00wNX\x01\x00\x00\x00vu."),
     "protocol 4": in_zip({}, pickle=b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00}."),
     "a list": in_zip([1, 2]),
     "no tensors": in_zip({"state_dict": {"w": 1}}),

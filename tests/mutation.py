@@ -28,24 +28,27 @@ PACKAGE = ROOT / "keras_convmixer"
 
 # Which tests, the quick ones first, a fault in a module should fail.
 TESTS_OF = {
-    "data/evaluation_stream.py": "inference/test_evaluation.py data/test_unreadable.py",
+    "data/evaluation_stream.py": "data/test_unreadable.py::test_evaluation_leaves_out_what_cannot_be_read"
+    " data/test_training_stream.py::test_evaluation_shows_every_image_once_in_order_with_its_index",
     "data/stratified_split.py": "data/test_stratified_split.py",
     "data/training_image.py": "data/test_training_stream.py",
     "data/training_stream.py": "data/test_training_stream.py data/test_unreadable.py",
     "deployment/fold.py": "deployment/test_fold.py",
     "inference/evaluation.py": "inference/test_evaluation.py",
-    "training/after_reduction.py": "training/test_after_reduction.py",
+    "training/after_reduction.py": "training/test_after_reduction.py training/test_distribute.py",
     "training/build.py": "training/test_build.py",
     "training/checkpoint.py": "training/test_checkpoint.py",
     "training/compiled.py": "training/test_compiled.py",
     "training/depthwise_gradients.py": "training/test_training_model.py",
     "training/distribute.py": "training/test_distribute.py",
-    "training/dropout.py": "training/test_distribute.py",
+    "training/dropout.py": "training/test_distribute.py::test_one_device_draws_kerass_masks"
+    " training/test_distribute.py::test_replicas_average_their_statistics_and_draw_their_own_masks",
     "training/dtype_policy.py": "training/test_dtype_policy.py",
     "training/ema.py": "training/test_validation.py",
     "training/frozen_features.py": "training/test_frozen_features.py",
     "training/fused.py": "training/test_training_model.py",
-    "training/memory.py": "training/test_frozen_features.py",
+    "training/memory.py": "training/test_frozen_features.py::test_memory_is_estimated_near_what_was_measured"
+    " training/test_frozen_features.py::test_a_step_that_will_not_fit_is_refused_with_a_remedy",
     "training/optimizer.py": "training/test_optimizer.py",
     "training/schedule.py": "training/test_schedule.py",
     "training/sources.py": "training/test_sources.py",

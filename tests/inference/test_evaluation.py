@@ -212,6 +212,12 @@ def test_a_model_is_measured_on_what_its_training_held_out(folder):
     assert (whole.split, len(whole.labels)) == ("train", 180)
 
 
+def test_progress_is_shown_where_asked_for(folder, capsys):
+    for verbose, shown in ((0, False), (2, True)):
+        keras_convmixer.evaluate(folder / "run", verbose=verbose)
+        assert ("step" in capsys.readouterr().out) is shown
+
+
 def test_foreign_data_is_measured_whole(folder):
     (folder / "link").symlink_to(folder / "data")
     for model in ("run", "bare"):

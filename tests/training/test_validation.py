@@ -16,6 +16,7 @@ class Meter:
     unread = (4,)
 
     def measure(self, model, classes):
+        assert classes == ("a", "b")
         return Evaluation("held out", classes, model.weights[0].numpy().reshape(1, 2), np.array([1]))
 
 

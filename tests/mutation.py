@@ -122,7 +122,8 @@ def started(path, code, tests):
     for stream in (1, 2):
         os.dup2(output, stream)
     sys.path.insert(0, str(folder))
-    os.environ["PYTHONPATH"] = str(folder)  # for the tests that start processes of their own
+    # For the tests that start processes of their own, which would else look in the working directory first.
+    os.environ |= {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
     import hypothesis
     import pytest
 

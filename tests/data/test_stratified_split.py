@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -67,3 +69,20 @@ def test_fraction_zero_holds_nothing_out():
 def test_a_fraction_out_of_range_is_refused(fraction):
     with pytest.raises(ValueError, match="validation_fraction must be at least 0 and below 1"):
         stratified_split(*images([2]), fraction, 0)
+
+
+def test_names_that_are_not_utf8_have_their_place_too():
+    names = [os.fsdecode(b"\xff%d.jpg" % i) for i in range(10)]
+    training, validation = stratified_split([0] * 10, names, 0.5, 0)
+    assert (len(training), len(validation)) == (5, 5)
+
+
+@pytest.mark.parametrize("fraction, expected", [(0.01, 1), (0.25, 3), (0.3, 3), (0.35, 4), (0.99, 9)])
+def test_the_share_of_ten_images_is_rounded(fraction, expected):
+    assert len(stratified_split(*images([10]), fraction, 0)[1]) == expected
+
+
+def test_a_split_stays_what_it_was_in_earlier_versions():
+    """Else a model would be measured on images that it was trained on."""
+    _, validation = stratified_split([0] * 6 + [1] * 6, [f"{i}.png" for i in range(12)], 0.4, 0)
+    assert validation.tolist() == [2, 5, 6, 10]

@@ -139,6 +139,7 @@ def test_the_original_is_untouched_and_a_folded_model_loads_in_safe_mode(tmp_pat
     folded = fold(model)
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+    assert folded.layers[-1].name == "head"
     folded.save(tmp_path / "folded.keras")
     again = keras.saving.load_model(tmp_path / "folded.keras", safe_mode=True)
     np.testing.assert_array_equal(

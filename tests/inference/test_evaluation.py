@@ -1,18 +1,28 @@
 """The figures of an evaluation, against scikit-learn's."""
 
 import csv
+import dataclasses
 import io
 import json
+import shutil
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from matplotlib import colormaps
 from PIL import Image
 from sklearn import metrics
 
-from keras_convmixer.inference.evaluation import Evaluation
+import keras_convmixer
+from keras_convmixer import Preprocessing, bundles
+from keras_convmixer.data import datasets
+from keras_convmixer.data.encoded_images import in_memory
+from keras_convmixer.errors import UserError
+from keras_convmixer.inference.evaluation import Evaluation, Meter, open_data
 
 
 def evaluation(logits, labels, classes=None, skipped=()):
@@ -107,3 +117,160 @@ def test_the_table_says_nothing_that_goes_without_saying():
     six = evaluation(np.eye(6), np.arange(6)).as_table()
     assert "top-5  100.00%" in six
     assert "weakest" not in six
+
+
+COLOURS = ("red", "green", "blue")
+
+
+def photos(count=7, bad=(), classes=COLOURS, skipped=()):
+    """Image i is of colour i modulo 3; the `bad` are none."""
+    held = []
+    for i in range(count):
+        file, colour = io.BytesIO(), np.zeros((8, 8, 3), np.uint8)
+        colour[..., i % 3] = 200
+        Image.fromarray(colour).save(file, "PNG")
+        held.append(b"" if i in bad else file.getvalue())
+    images = in_memory(classes, np.arange(count) % 3, [f"{i}.png" for i in range(count)], held)
+    return dataclasses.replace(images, skipped=skipped)
+
+
+class Reddish(keras.Model):
+    """Logits: the mean of each channel, red's twice."""
+
+    def call(self, x):
+        return keras.ops.mean(x, (1, 2)) * keras.ops.array([2.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("batch_size, fill", [(2, False), (2, True), (64, False)])
+def test_a_meter_measures_what_can_be_read_each_time_anew(batch_size, fill):
+    gone = (("gone.png", "an empty file"),)
+    meter = Meter(photos(bad=(0, 5), skipped=gone), "test", Preprocessing((8, 8), 1.0), batch_size, fill)
+    for _ in range(2):
+        found = meter.measure(Reddish(), COLOURS)
+        assert found.labels.tolist() == [1, 2, 0, 1, 0]
+        np.testing.assert_allclose(found.logits, 200 * np.eye(3)[found.labels] * [2, 1, 1], rtol=1e-5)
+        assert found.skipped == (*gone, ("0.png", "an empty file"), ("5.png", "an empty file"))
+        assert (found.split, meter.unread) == ("test", [0, 5])
+
+
+def test_the_datas_classes_are_found_among_the_models():
+    meter = Meter(photos(3, classes=("c", "a", "b")), "test", Preprocessing((8, 8), 1.0))
+    found = meter.measure(Reddish(), ("a", "b", "c"))
+    assert (found.classes, found.labels.tolist()) == (("a", "b", "c"), [2, 0, 1])
+    with pytest.raises(UserError, match="1 of the data's 3 classes"):
+        meter.measure(Reddish(), ("a", "b", "d"))
+
+
+def test_a_split_of_which_nothing_can_be_read_is_refused():
+    meter = Meter(photos(2, bad=(0, 1)), "test", Preprocessing((8, 8), 1.0))
+    with pytest.raises(UserError, match="none of the 2 images of the split 'test' can be read"):
+        meter.measure(Reddish(), COLOURS)
+
+
+def test_a_filled_batch_is_as_large_as_the_others():
+    sizes = []
+
+    class Counting(keras.Model):
+        def call(self, x):
+            tf.numpy_function(lambda n: sizes.append(int(n)), [tf.shape(x)[0]], [])
+            return x[:, 0, 0]
+
+    Meter(photos(), "test", Preprocessing((8, 8), 1.0), 3, fill=True).measure(Counting(), COLOURS)
+    assert set(sizes) == {3}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of two colours that was trained, says its recipe, on a folder of 200 images."""
+    path = tmp_path_factory.mktemp("evaluation")
+    for i in range(200):
+        file = path / "data" / COLOURS[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), COLOURS[i % 2]).save(file)
+    model = keras_convmixer.ConvMixer(4, 1, 3, 2, input_shape=(8, 8, 3), num_classes=2, classifier_activation=None)
+    bundle = keras_convmixer.Bundle(model, Preprocessing((8, 8), 1.0), ("green", "red"))
+    settings = {"data": {"source": str(path / "data"), "validation_fraction": 0.1}, "seed": 3}
+    bundles.save(bundle, path / "run", recipe=keras_convmixer.Recipe.load("digits", settings).to_yaml())
+    bundles.save(bundle, path / "bare")
+    return path
+
+
+def names(dataset, split):
+    return set(dataset.split(split).names)
+
+
+def test_a_model_is_measured_on_what_its_training_held_out(folder):
+    found = keras_convmixer.evaluate(folder / "run", verbose=0)
+    assert (found.split, len(found.labels), found.classes) == ("validation", 20, ("green", "red"))
+    same, other = (datasets.open_dataset(folder / "data", validation_fraction=0.1, seed=seed) for seed in (3, 0))
+    opened = open_data(keras_convmixer.load(folder / "run"))
+    assert names(opened, "validation") == names(same, "validation") != names(other, "validation")
+    again = keras_convmixer.evaluate(folder / "run", str(folder / "data"), batch_size=1, verbose=0)
+    assert again.split == "validation"
+    np.testing.assert_allclose(again.logits, found.logits, atol=1e-5)
+    whole = keras_convmixer.evaluate(folder / "run", split="train", verbose=0)
+    assert (whole.split, len(whole.labels)) == ("train", 180)
+
+
+def test_progress_is_shown_where_asked_for(folder, capsys):
+    for verbose, shown in ((0, False), (2, True)):
+        keras_convmixer.evaluate(folder / "run", verbose=verbose)
+        assert ("step" in capsys.readouterr().out) is shown
+
+
+def test_foreign_data_is_measured_whole(folder):
+    (folder / "link").symlink_to(folder / "data")
+    for model in ("run", "bare"):
+        found = keras_convmixer.evaluate(folder / model, str(folder / "link"), verbose=0)
+        assert (found.split, len(found.labels)) == ("all", 200)
+    with pytest.raises(UserError, match="no split 'test'"):
+        keras_convmixer.evaluate(folder / "run", split="test", verbose=0)
+
+
+def test_what_cannot_be_measured_is_refused(folder):
+    with pytest.raises(UserError, match=r"no recipe.yaml that names its data; give --data"):
+        keras_convmixer.evaluate(folder / "bare", verbose=0)
+    with pytest.raises(UserError, match="batch_size must be at least 1, got 0"):
+        keras_convmixer.evaluate(folder / "run", batch_size=0, verbose=0)
+    with pytest.raises(UserError, match="classes are not among the model's 2"):
+        keras_convmixer.evaluate(folder / "run", "digits", verbose=0)
+
+
+def test_too_many_unreadable_images_are_refused_unless_allowed(folder, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(folder / "data", data)
+    for i in (0, 1, 2):
+        (data / COLOURS[i % 2] / f"{i}.png").write_bytes(b"")
+    for model in ("run", "bare"):
+        with pytest.raises(UserError, match="3 of 200 images cannot be read"):
+            keras_convmixer.evaluate(folder / model, data, split="all", verbose=0)
+        found = keras_convmixer.evaluate(folder / model, data, split="all", allow_corrupt=True, verbose=0)
+        assert (len(found.labels), len(found.skipped)) == (197, 3)
+    shutil.copytree(folder / "bare", tmp_path / "run")
+    settings = {"data": {"source": str(data), "allow_corrupt": True}}
+    (tmp_path / "run" / "recipe.yaml").write_text(keras_convmixer.Recipe.load("digits", settings).to_yaml())
+    assert len(keras_convmixer.evaluate(tmp_path / "run", split="all", verbose=0).skipped) == 3
+
+
+def test_the_weakest_classes_are_named_in_words_and_worst_first():
+    labels, predicted = np.repeat(np.arange(8), 4), np.repeat(np.arange(8), 4)
+    for label, wrong in enumerate((4, 3, 2, 1, 1, 1, 1, 0)):
+        predicted[4 * label : 4 * label + wrong] = (label + 1) % 8
+    found = evaluation(np.eye(8)[predicted], labels, ("n02510455", *"bcdefgh"))
+    lines = found.as_table().splitlines()
+    assert lines[0] == "test: 32 images, 0 skipped"
+    weak = lines[lines.index("weakest classes:") + 1 :]
+    assert [line.split()[-1] for line in weak] == ["0.00%", "25.00%", "50.00%", "75.00%", "75.00%"]
+    assert "giant panda" in weak[0]
+    assert len({len(line) for line in weak}) == 1
+
+
+def test_the_confusion_matrix_is_drawn_as_shares_of_each_class(tmp_path):
+    evaluation(np.eye(2)[[0] * 9 + [1] * 3], [0] * 10 + [1, 1]).save(tmp_path)
+    with Image.open(tmp_path / "confusion_matrix.png") as image:
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    colours, counts = np.unique(pixels, axis=0, return_counts=True)
+    broad = [colour for colour, count in zip(colours, counts) if count > 0.02 * len(pixels)]
+    for share in (0.0, 0.1, 0.9, 1.0):
+        blue = np.multiply(colormaps["Blues"](share)[:3], 255)
+        assert min(np.abs(blue - colour).max() for colour in broad) <= 2, share

@@ -95,6 +95,31 @@ def test_the_scale_doubles_after_2000_good_steps_on_end():
     assert changes == {1000: 2.0**14, 3000: 2.0**15}
 
 
+def dense():
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    return layer.trainable_variables
+
+
+def test_the_loss_is_scaled_by_what_the_gradient_is_divided_by(optimizer):
+    weights = dense()
+    optimizer.build(weights)
+    for _ in range(2):
+        assert float(optimizer.scale_loss(keras.ops.ones(()))) == float(optimizer.loss_scale)
+        optimizer.apply([keras.ops.full(w.shape, np.inf) for w in weights], weights)
+    assert optimizer.loss_scale == 2.0**13
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_a_weight_without_a_gradient_stays(optimizer):
+    kernel, bias = dense()
+    before = kernel.numpy()
+    optimizer.build([kernel, bias])
+    optimizer.apply([keras.ops.ones((3, 2)) * 2.0**15, None], [kernel, bias])
+    assert np.all(kernel.numpy() != before)
+    np.testing.assert_array_equal(bias, np.zeros(2))
+
+
 def test_without_it_there_is_no_cost():
     model = training_model(keras_convmixer.create_model("convmixer_tiny"))
     plain, scaled = AdamW(0.1), AdamW(0.1, loss_scaling=True)

@@ -77,3 +77,38 @@ def test_arguments_reach_the_optimizer_and_train(small_recipe, tmp_path):
 def test_what_does_not_fit_is_refused(optimizer, overrides, message):
     with pytest.raises(ValueError, match=message):
         optimizer(*overrides)
+
+
+def test_adamws_settings_are_the_recipes(small_recipe):
+    settings = {
+        "beta_1": 0.8,
+        "beta_2": 0.95,
+        "epsilon": 1e-5,
+        "weight_decay": 0.3,
+        "clip_norm": 2.0,
+        "decay": "all",
+    }
+    overrides = [f"optimizer.{name}={value}" for name, value in settings.items()]
+    model = keras_convmixer.ConvMixer(8, 1, 3, 1, input_shape=(8, 8, 3), num_classes=3, classifier_activation=None)
+    recipe = small_recipe(*overrides, "training.precision=mixed_float16", "optimizer.layer_decay=0.5")
+    found = compiled(recipe, model, STEPS).optimizer
+    assert (found.beta_1, found.beta_2, found.epsilon, found.decoupled_decay) == (0.8, 0.95, 1e-5, 0.3)
+    assert (found.global_clipnorm, found.decay_1d, found.loss_scaling) == (2.0, True, True)
+    assert found.multipliers["block_0_depthwise"] == 0.5
+    other = compiled(
+        small_recipe("optimizer.name=sgd", "optimizer.decay=all"), model, STEPS, "mixed_float16"
+    ).optimizer
+    assert other.loss_scaling
+    assert all(other._use_weight_decay(v) for v in other._trainable_variables)
+    plain = compiled(small_recipe(), model, STEPS).optimizer
+    assert (plain.decay_1d, plain.loss_scaling) == (False, False)
+
+
+def test_the_loss_is_that_of_logits_and_the_accuracy_goes_by_its_name(small_recipe):
+    model = keras_convmixer.ConvMixer(8, 1, 3, 1, input_shape=(8, 8, 3), num_classes=3, classifier_activation=None)
+    model.get_layer("head").set_weights([np.zeros((8, 3)), np.array([0.0, 1.0, 5.0])])
+    trained = compiled(small_recipe(), model, STEPS)
+    labels = np.eye(3)[[2, 2, 2, 0]]
+    found = trained.evaluate(np.zeros((4, 8, 8, 3)), labels, verbose=0, return_dict=True)
+    logs = np.log(np.exp([0.0, 1, 5]).sum()) - np.array([5, 5, 5, 0])
+    assert found == pytest.approx({"loss": logs.mean(), "accuracy": 0.75}, rel=1e-5)

@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
+import keras
 import pytest
 
-from keras_convmixer.training.dtype_policy import Hardware, hardware, policy
+from keras_convmixer.training.dtype_policy import Hardware, hardware, policy, said
 
 PASCAL, VOLTA, AMPERE, HOPPER = (Hardware("GPU", capability=c) for c in ((6, 0), (7, 5), (8, 0), (9, 0)))
 AMD = Hardware("GPU")
@@ -27,3 +30,21 @@ def test_mixed_is_bfloat16_where_the_hardware_has_it():
 def test_this_machine_is_described():
     found = hardware(("CPU:0",))
     assert (found.kind, found.capability) == ("CPU", (0, 0))
+
+
+def test_on_jax_several_devices_have_what_the_least_of_them_has(monkeypatch):
+    jax = pytest.importorskip("jax")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert hardware().kind == "CPU"
+    devices = [SimpleNamespace(platform="gpu", compute_capability=c) for c in ("9.0", "7.5")]
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    assert hardware() == Hardware("GPU", capability=(7, 5))
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(platform="tpu")])
+    assert hardware() == Hardware("TPU")
+
+
+def test_what_a_recipe_leaves_open_is_said(capsys):
+    assert said("mixed", AMPERE) == "mixed_bfloat16"
+    assert capsys.readouterr().err == "training.precision: mixed is mixed_bfloat16 on this hardware\n"
+    assert said("float32", AMPERE) == "float32"
+    assert capsys.readouterr().err == ""

@@ -83,6 +83,7 @@ def test_memory_is_estimated_near_what_was_measured(sizes, input_size, batch, pr
 
 def test_a_step_that_will_not_fit_is_refused_with_a_remedy():
     assert memory.check(1e9, available=2e9) == 2e9
+    assert 1e6 < memory.check(0) < 1e15  # what this machine has
     with pytest.raises(ValueError, match=r"about 17 GB and there are 8 GB: .*training.cached_crops"):
         memory.check(17e9, available=8e9)
 

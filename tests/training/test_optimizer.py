@@ -158,6 +158,11 @@ def test_layer_decay_counts_from_the_head():
         assert rate == pytest.approx(0.5 * expected[place] if place in expected else 1)
 
 
+def test_a_head_alone_has_the_rate_itself():
+    head = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="head")])
+    assert rate_multipliers(head, backbone_multiplier=0.5, layer_decay=0.8) == {}
+
+
 def test_serialises():
     optimizer = AdamW(
         OneCycle(0.1, 5, 10), weight_decay=0.2, decay_1d=True, multipliers={"a": 0.5}, global_clipnorm=1.0

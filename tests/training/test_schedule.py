@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keras_convmixer.errors import UserError
 from keras_convmixer.training.schedule import OneCycle, Triangular
 
 
@@ -27,6 +28,13 @@ def test_floors_the_knots_to_whole_epochs(epochs):
     at = np.arange(1, epochs * 4 + 1) / 4
     expected = np.interp(at, [0, epochs * 2 // 5, epochs * 4 // 5, epochs], [0, 1, 0.05, 0])
     np.testing.assert_allclose(rates(schedule, range(epochs * 4)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("epochs, knots", [(1, (0.4, 0.8)), (2, (0.8, 1))])
+def test_of_few_epochs_the_knots_are_fractions(epochs, knots):
+    at = np.arange(1, epochs * 20 + 1) / 20
+    expected = np.interp(at, [0, *knots, epochs], [0, 1, 0.05, 0])
+    np.testing.assert_allclose(rates(OneCycle(1.0, epochs, 20), range(epochs * 20)), expected, atol=1e-6)
 
 
 @given(epochs=st.integers(1, 400), steps=st.integers(1, 5000), where=st.floats(0, 1))
@@ -51,6 +59,14 @@ def test_serialises(schedule):
     assert copy.get_config() == schedule.get_config()
 
 
-def test_refuses_an_empty_training():
-    with pytest.raises(ValueError, match="epochs >= 1"):
-        OneCycle(0.1, 0, 10)
+@pytest.mark.parametrize("arguments", [(-0.1, 1, 1), (0.1, 0, 10), (0.1, 10, 0)])
+def test_refuses_an_empty_training(arguments):
+    with pytest.raises(UserError, match="expected peak >= 0, epochs >= 1 and steps_per_epoch >= 1"):
+        OneCycle(*arguments)
+    assert float(OneCycle(0, 1, 1)(0)) == 0
+
+
+@pytest.mark.parametrize("step_size", [0, -1])
+def test_refuses_cycles_of_no_steps(step_size):
+    with pytest.raises(UserError, match="step_size must be above 0"):
+        Triangular(0.1, 0.2, step_size)

@@ -10,9 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import keras_convmixer
-from keras_convmixer import Preprocessing
 from keras_convmixer.training import checkpoint, dtype_policy
-from keras_convmixer.training.sources import RecipeData
 
 
 def history(run):
@@ -210,55 +208,6 @@ def test_refuses_what_cannot_be_trained(small_recipe, tmp_path, override, messag
         keras_convmixer.train(small_recipe(override), tmp_path, verbose=0)
 
 
-@pytest.fixture
-def compiled():
-    model = keras_convmixer.create_model("convmixer_tiny", classifier_activation=None, stochastic_depth=0.1)
-    model.compile("adam", "mse")
-    model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def test_a_checkpoint_restores_every_variable(compiled, tmp_path):
-    path = tmp_path / "c.safetensors"
-    average = [keras.Variable(np.full(3, 0.5))]
-    saved = checkpoint.state(compiled, average)
-    checkpoint.write(path, saved, {"history": [1]})
-    for variable in [*compiled.variables, *compiled.optimizer.variables, *average]:
-        variable.assign(keras.ops.zeros_like(variable))
-    checkpoint.restore(path, compiled, average)
-    for key, value in checkpoint.state(compiled, average).items():
-        np.testing.assert_array_equal(value, saved[key], err_msg=key)
-    assert checkpoint.read(path)[1] == {"history": [1]}
-
-
-def test_a_full_disk_leaves_the_last_checkpoint(compiled, tmp_path):
-    resource = pytest.importorskip("resource")
-    path = tmp_path / "c.safetensors"
-    checkpoint.write(path, {"x": np.ones(3)}, {"history": []})
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # every longer file fails as on a full disk
-    try:
-        with pytest.raises(OSError, match="could not be written"):
-            checkpoint.write(path, checkpoint.state(compiled), {"history": []})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    np.testing.assert_array_equal(checkpoint.read(path)[0]["x"], np.ones(3))
-    assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
-
-
-def test_damaged_and_foreign_checkpoints_are_refused(compiled, tmp_path):
-    path = tmp_path / "c.safetensors"
-    checkpoint.write(path, checkpoint.state(compiled), {"history": []})
-    whole = path.read_bytes()
-    for damaged in (b"", whole[: len(whole) // 2], b"\xff" * 100):
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="not a checkpoint, or is damaged"):
-            checkpoint.restore(path, compiled)
-    checkpoint.write(path, {"model/0000/x": np.ones(3)}, {"history": []})
-    with pytest.raises(ValueError, match="state of another model"):
-        checkpoint.restore(path, compiled)
-
-
 def test_takes_a_recipes_name_and_keras_callbacks(small_recipe, tmp_path):
     seen = []
     callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append((epoch, dict(logs))))
@@ -307,19 +256,3 @@ def test_refuses_batches_that_it_cannot_train_on(small_recipe, tmp_path, change,
     with pytest.raises(ValueError, match=message):
         keras_convmixer.train(small_recipe(), tmp_path, **change(data), verbose=0)
     assert not list(tmp_path.iterdir())
-
-
-def test_classes_are_weighed_by_the_inverse_of_their_frequency(small_recipe, tmp_path):
-    for name, count in (("rare", 5), ("common", 15)):
-        (tmp_path / name).mkdir()
-        for i in range(count):
-            Image.new("L", (8, 8), 10 * i).save(tmp_path / name / f"{i}.png")
-    settings = [f"data.source={tmp_path}", "training.class_weights=true", "training.batch_size=16"]
-    source = RecipeData(small_recipe(*settings))
-    (_, labels, weights) = next(iter(source.batches(Preprocessing((8, 8), 1.0, "bilinear"), first_epoch=0)))
-    classes = np.array(source.classes)[labels.numpy().argmax(1)]
-    # Of 16 training images 4 are rare: each counts as much as three common ones, and all as much as 16.
-    assert sorted(set(zip(classes.tolist(), weights.numpy().tolist()))) == [
-        ("common", pytest.approx(2 / 3)),
-        ("rare", pytest.approx(2.0)),
-    ]

@@ -8,7 +8,7 @@ from scipy.special import erfc
 
 import keras_convmixer
 from keras_convmixer.training.depthwise_gradients import depthwise_convolution
-from keras_convmixer.training.fused import biased
+from keras_convmixer.training.fused import FusedBatchNormalization, biased
 from keras_convmixer.training.training_model import training_model
 
 LOSS = keras.losses.CategoricalCrossentropy(from_logits=True)
@@ -133,6 +133,16 @@ def test_running_variances_are_the_unbiased_ones():
     unbiased = 0.9 + (theirs.moving_variance.numpy() - 0.9) * n / (n - 1)
     np.testing.assert_allclose(found.moving_variance, unbiased, rtol=1e-5)
     np.testing.assert_allclose(found.moving_mean, theirs.moving_mean, rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_masked_is_no_part_of_the_statistics():
+    x = np.random.default_rng(0).normal(size=(4, 6, 3)).astype("float32")
+    mask = np.arange(6) < np.array([[6], [2], [3], [0]])
+    ours, theirs = FusedBatchNormalization(), keras.layers.BatchNormalization()
+    for layer in (ours, theirs):
+        layer(x, mask=mask, training=True)
+    np.testing.assert_allclose(ours.moving_mean, theirs.moving_mean, rtol=1e-6)
+    np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=1e-6)
 
 
 def test_inference_equals_the_plain_model():

@@ -14,6 +14,7 @@ from torch_writer import contents, write_zip
 from keras_convmixer import Preprocessing, bundles
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.variants import VARIANTS, convert_checkpoint, create_model, weight_sources
+from keras_convmixer.weights import load
 from keras_convmixer.weights.load import load_weights
 from keras_convmixer.weights.state_dict import architecture, load_state, save_torch, state_dict
 from keras_convmixer.weights.stored_array import CheckpointError
@@ -112,6 +113,18 @@ def test_another_networks_checkpoint_is_refused(tmp_path):
         convert_checkpoint(tmp_path / "resnet.safetensors", activation="gelu")
     with pytest.raises(ValueError, match=r"unexpected: conv1\.weight"):
         small(weights=tmp_path / "resnet.safetensors")
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.safetensors", "http://localhost/a.safetensors"])
+def test_an_address_is_downloaded_and_checked_as_weights(tmp_path, monkeypatch, address):
+    def download(url, check):
+        (tmp_path / "a.safetensors").write_text("<html>")
+        with pytest.raises(ValueError, match="neither a zip file"):
+            check(tmp_path / "a.safetensors")
+        return url
+
+    monkeypatch.setattr(load, "download", download)
+    assert load.fetch(address) == address
 
 
 def test_a_missing_file_says_so(tmp_path):

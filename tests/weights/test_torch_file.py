@@ -1,5 +1,6 @@
 """PyTorch's files, sound, unusual, broken and hostile."""
 
+import io
 import os
 import random
 import tracemalloc
@@ -12,6 +13,7 @@ import pytest
 from torch_writer import Call, Global, contents, tensor, write_legacy, write_zip
 
 from keras_convmixer.weights.load import open_state
+from keras_convmixer.weights.pickled import unpickle
 from keras_convmixer.weights.stored_array import CheckpointError
 
 
@@ -23,10 +25,13 @@ def read_state(path, ema=False):
 VALUES = np.array([[0.5, -2.0, 3.25], [1e-3, 7.0, -0.125]])
 
 
-@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16, "float32", "float64", "int64"])
+DTYPES = ["float16", ml_dtypes.bfloat16, "float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("legacy", [False, True])
 def test_every_dtype_in_both_formats(tmp_path, dtype, legacy):
-    array = VALUES.astype(dtype)
+    array = (np.abs(VALUES) if dtype == "uint8" else VALUES).astype(dtype)
     content, storages = contents({"a": array}, legacy)
     path = tmp_path / "a.pth"
     write_legacy(path, content, storages, array.itemsize) if legacy else write_zip(path, content, storages)
@@ -187,6 +192,15 @@ def test_broken_files_are_refused_in_one_line_and_bounded_memory(tmp_path, kind)
     assert "\n" not in str(refusal.value)
     assert "broken.pth" in str(refusal.value)
     assert peak < 2 * path.stat().st_size + 10**7
+
+
+def test_an_empty_set_is_read():
+    assert unpickle(io.BytesIO(b"\x80\x02\x8f.")) == set()
+
+
+def test_a_key_without_a_value_is_damage():
+    with pytest.raises(ValueError):
+        unpickle(io.BytesIO(b"\x80\x02}(X\x01\x00\x00\x00wNX\x01\x00\x00\x00vu."))
 
 
 @pytest.mark.parametrize(

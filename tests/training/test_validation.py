@@ -1,0 +1,96 @@
+"""What is measured at the end of an epoch is the average, and the model goes on as it was."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_convmixer.inference.evaluation import Evaluation
+from keras_convmixer.training.ema import MovingAverage
+from keras_convmixer.training.validation import Validation
+
+
+class Meter:
+    """Measures the logits of one image, which are the model's weights."""
+
+    unread = (4,)
+
+    def measure(self, model, classes):
+        assert classes == ("a", "b")
+        return Evaluation("held out", classes, model.weights[0].numpy().reshape(1, 2), np.array([1]))
+
+
+class Source:
+    def unreadable(self, epoch, held_out):
+        return {"val_unreadable": 10 * epoch + len(held_out)}
+
+
+@pytest.fixture
+def model():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2, use_bias=False)])
+    model.compile("sgd", "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def measured(model, average):
+    validation, logs = (
+        Validation(Meter(), ("a", "b"), tf.distribute.get_strategy(), average, Source()),
+        {"loss": 1.0},
+    )
+    validation.set_model(model)
+    validation.on_epoch_end(3, logs)
+    return logs
+
+
+def test_the_figures_of_an_epoch(model):
+    model.set_weights([np.array([[0.0, np.log(3)]])])
+    found = measured(model, None)
+    assert found == pytest.approx({"loss": 1, "val_accuracy": 1, "val_loss": np.log(4 / 3), "val_unreadable": 31})
+
+
+def test_the_average_is_measured_in_the_models_place(model):
+    model.set_weights([np.array([[0.0, 1.0]])])
+    average = MovingAverage(model, 0.5)
+    model.set_weights([np.array([[1.0, 0.0]])])
+    assert measured(model, average)["val_accuracy"] == 1
+    assert measured(model, None)["val_accuracy"] == 0
+    assert model.get_weights()[0].tolist() == [[1, 0]]
+
+
+def test_logits_that_are_not_finite_are_no_warning_here(model, recwarn):
+    model.set_weights([np.array([[np.inf, np.inf]])])
+    assert np.isnan(measured(model, None)["val_loss"])
+    assert not [w for w in recwarn if "invalid value" in str(w.message)]
+
+
+def test_averages_move_as_timms_do(model):
+    """By (1 + step) / (10 + step) until the momentum is less, and only once steps are done."""
+    model.set_weights([np.zeros((1, 2))])
+    average = MovingAverage(model, 0.25)
+    average.set_model(model)
+    model.set_weights([np.ones((1, 2))])
+    expected = 0.0
+    for step in range(1, 6):
+        model.optimizer.iterations.assign(step)
+        average.on_train_batch_end(step)
+        expected += (1 - expected) * (1 - min(0.25, (1 + step) / (10 + step)))
+        np.testing.assert_allclose(average.variables[0], [[expected] * 2], rtol=1e-5)
+        assert model.get_weights()[0].tolist() == [[1, 1]]
+    with average.lent():
+        np.testing.assert_allclose(model.get_weights()[0], [[expected] * 2], rtol=1e-5)
+    assert model.get_weights()[0].tolist() == [[1, 1]]
+    with pytest.raises(KeyboardInterrupt), average.lent():
+        raise KeyboardInterrupt
+    assert model.get_weights()[0].tolist() == [[1, 1]]
+    average.apply()
+    model.set_weights([np.full((1, 2), 7.0)])
+    np.testing.assert_allclose(average.variables[0], [[expected] * 2], rtol=1e-5)
+
+
+def test_whole_numbers_have_no_average():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dropout(0.5, seed=1), keras.layers.Dense(2)])
+    assert {v.dtype for v in model.variables} == {"float32", "int64"}
+    average = MovingAverage(model, 0.5)
+    assert [v.shape for v in average.variables] == [(1, 2), (2,)]
+    assert not any(v.trainable for v in average.variables)

@@ -7,8 +7,8 @@
 Each case is a good file that was damaged, or one made to do harm: pickles, Keras layers and YAML tags that run
 a command if they are obeyed. It is read by the package's public functions, in a worker process. A finding is any
 exception but those that the command line turns into a line (UserError, OSError, ImportError), a case of more
-than 5 s or 2 GB, a worker that died, and a command that was run. Findings are saved with what made them. The exit code is
-1 if there are any.
+than 5 s or 2 GB, a worker that died, and a command that was run. Findings are saved with what made them. The
+exit code is 1 if there are any.
 """
 
 import argparse
@@ -216,7 +216,7 @@ class Cases:
         place = place.with_suffix(rng.choice((".tar", ".tar.gz", ".zip")))
         names = [f"photos/{kind}/{i}.png" for kind in ("a", "b") for i in range(3)]
         if rng.random() < 0.3:
-            odd = ["../x.png", "/etc/x.png", "a\\..\\x.png", "a/" * 300 + "x.png", "\0.png", "C:x.png"]
+            odd = ["../x.png", "/etc/x.png", "a\\..\\x.png", "a/" * 300 + "x.png", "x\0.png", "C:x.png"]
             names[rng.randrange(6)] = rng.choice([*odd, "é" * 200 + ".png"])
         content = _packed(rng, place.suffix, {name: rng.choice(self.images) for name in names})
         place.write_bytes(content if rng.random() < 0.1 else damaged(rng, content))

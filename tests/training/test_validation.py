@@ -1,5 +1,7 @@
 """What is measured at the end of an epoch is the average, and the model goes on as it was."""
 
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ class Meter:
 
 
 class Source:
+    images_per_epoch = 20
+
     def unreadable(self, epoch, held_out):
         return {"val_unreadable": 10 * epoch + len(held_out)}
 
@@ -39,6 +43,8 @@ def measured(model, average):
         {"loss": 1.0},
     )
     validation.set_model(model)
+    validation.on_epoch_begin(3)
+    time.sleep(0.01)
     validation.on_epoch_end(3, logs)
     return logs
 
@@ -46,6 +52,9 @@ def measured(model, average):
 def test_the_figures_of_an_epoch(model):
     model.set_weights([np.array([[0.0, np.log(3)]])])
     found = measured(model, None)
+    seconds = found.pop("seconds")
+    assert 0.01 <= seconds < 5
+    assert found.pop("images_per_second") == pytest.approx(20 / seconds)
     assert found == pytest.approx({"loss": 1, "val_accuracy": 1, "val_loss": np.log(4 / 3), "val_unreadable": 31})
 
 

@@ -149,7 +149,7 @@ class Cases:
             ".safetensors": [save(arrays)],
             ".weights.h5": [(room / "good.weights.h5").read_bytes()],
         }
-        self.keras = [(room / name).read_bytes() for name in ("good.keras", "lambda.keras")]
+        self.keras_files = [(room / name).read_bytes() for name in ("good.keras", "lambda.keras")]
         self.recipes = [
             keras_convmixer.Recipe.load(name).to_yaml() for name in keras_convmixer.recipes.list_recipes()
         ]
@@ -246,7 +246,7 @@ class Cases:
         import keras_convmixer
 
         place = place.with_suffix(".keras")
-        place.write_bytes(self._damaged_keras(rng, rng.choice(self.keras)))
+        place.write_bytes(self._damaged_keras(rng, rng.choice(self.keras_files)))
         return lambda: keras_convmixer.load(place, ["a", "b", "c"])
 
     def _damaged_keras(self, rng, content):
@@ -254,7 +254,7 @@ class Cases:
         inner = zipfile.ZipFile(io.BytesIO(content)).read(name)
         match rng.randrange(6):
             case 0:
-                return damaged(rng, content, self.keras)
+                return damaged(rng, content, self.keras_files)
             case 1:
                 return _with_member(content, name, rng.choice((b"", b" " * (40 << 20), b"[" * 100_000, b"null")))
             case 2 | 3 if name.endswith(".json"):

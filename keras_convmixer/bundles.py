@@ -90,7 +90,7 @@ def load(
         return _around(model, model.name, classes)
     if isinstance(model, Bundle):
         return dataclasses.replace(model, classes=classes or model.classes)
-    path = Path(model)
+    path = files.expanded(model)
     if path.is_dir():
         return _read(path, classes)
     if path.is_file() and path.suffix == ".keras":

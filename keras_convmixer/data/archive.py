@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path, PureWindowsPath
 
 from keras_convmixer import files
+from keras_convmixer.data.image_folder import SUFFIXES as SUFFIXES_OF_IMAGES
 from keras_convmixer.data.image_folder import is_image
 from keras_convmixer.errors import UserError
 from keras_convmixer.progress import Progress
@@ -45,7 +46,9 @@ def unpack(path):
     """
     path = Path(path).resolve()
     status = path.stat()
-    key = hashlib.sha256(repr((str(path), status.st_size, status.st_mtime_ns)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        repr((str(path), status.st_size, status.st_mtime_ns, SUFFIXES_OF_IMAGES)).encode()
+    ).hexdigest()[:16]
     room = files.cache_dir() / "archives" / key
     unpacked = room / "images"
     if not unpacked.is_dir():

@@ -50,7 +50,10 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Survey(Report):
-    """A data set's splits by name, and images/s of each stage of the training input and of the whole (`stages`)."""
+    """A data set's splits by name, and images/s of each stage of the training input and of the whole (`stages`).
+
+    Where the input was not timed, there are no stages.
+    """
 
     name: str
     splits: dict[str, Split]
@@ -75,24 +78,25 @@ class Survey(Report):
             lines.append(f"  height × width: smallest {smallest}, median {median}, largest {largest}{of}")
             lines.append(f"  unreadable: {len(split.unreadable)}")
             lines += [f"    {name}: {why}" for name, why in split.unreadable]
-        lines += ["", "training input:"]
+        lines += ["", "training input:"] if self.stages else []
         for stage, rate in self.stages.items():
             lines.append(f"  {stage:<13}{'too fast to tell' if rate is None else f'{rate:>10,.0f} images/s'}")
         return lines
 
 
-def survey(dataset, preprocessing, recipe, most=MOST_LOOKED_AT):
+def survey(dataset, preprocessing, recipe, most=MOST_LOOKED_AT, timing=True):
     """Looks at a `Dataset`, and times the training input that a recipe makes of it.
 
     Args:
         dataset: an open `Dataset`. preprocessing: the model's `Preprocessing`. recipe: a `recipe.Augmentation`.
         most: of a larger split so many images are decoded for their size, evenly spread.
+        timing: whether to time it, which takes most of the time; else there are no `stages`.
 
     Raises:
         ValueError: a split has no image that can be read.
     """
     splits = {name: _split(name, dataset.split(name), most) for name in dataset.splits if name != "all"}
-    return Survey(dataset.name, splits, stages(dataset.training(), preprocessing, recipe))
+    return Survey(dataset.name, splits, stages(dataset.training(), preprocessing, recipe) if timing else {})
 
 
 def _split(name, images, most):
@@ -141,7 +145,13 @@ def stages(images, preprocessing, recipe, seconds=1.0, rounds=3):
     if recipe != alone:
         streams["mix"] = _batches(images, preprocessing, recipe)
     streams = {stage: iter(stream) for stage, stream in streams.items()}
-    times = [[_seconds_an_image(stream, seconds) for stream in streams.values()] for _ in range(rounds)]
+    times = np.zeros((rounds, len(streams)))
+    with Progress("timing the training input", times.size) as progress:
+        for place in np.ndindex(times.shape):
+            stage = list(streams)[place[1]]
+            progress.doing(f"timing the training input: {stage}")
+            times[place] = _seconds_an_image(streams[stage], seconds)
+            progress.update()
     rates, before = {}, 0.0
     for stage, spent in zip(streams, np.median(times, axis=0).tolist()):
         rates[stage] = 1 / (spent - before) if spent > before else None

@@ -13,6 +13,8 @@ from keras_convmixer import files
 
 MOST_REDIRECTS = 5
 MOST_RESUMPTIONS = 5
+# characters of an address's hash before the name of its file
+KEY_LENGTH = 16
 
 
 class DownloadError(OSError):
@@ -41,12 +43,10 @@ def download(url, *, check=None, timeout=30):
     pinned = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if fragment and not pinned:
         raise DownloadError(f"{url}: after # there must be sha256= and 64 hexadecimal digits, not {fragment!r}")
-    name = re.sub(r"[^\w.-]", "_", unquote(posixpath.basename(urlsplit(url).path))).lstrip(".") or "weights"
-    key = hashlib.sha256(url.encode()).hexdigest()[:16]
-    path = files.cache_dir() / "weights" / f"{key}-{name}"
+    path = place(url)
     record = path.with_name(f"{path.name}.sha256")
 
-    with files.locked(files.cache_dir() / "locks" / key):
+    with files.locked(files.cache_dir() / "locks" / path.name[:KEY_LENGTH]):
         recorded = record.read_text().strip() if record.exists() else None
         expected = pinned[1].lower() if pinned else recorded
         if path.exists():
@@ -55,11 +55,20 @@ def download(url, *, check=None, timeout=30):
                 raise DownloadError(
                     f"{path} has changed: its SHA-256 is {found}, not {expected}; delete it and retry"
                 )
+            if recorded is None and check:  # it was put there by hand
+                check(path)
         else:
             found = _download(url, path, expected, check, timeout)
         if recorded != found:
             files.write_text(record, f"{found}\n")
     return path
+
+
+def place(url):
+    """Where in the cache the file of an address lies, or would lie. One put there by hand is as good."""
+    name = re.sub(r"[^\w.-]", "_", unquote(posixpath.basename(urlsplit(url).path))).lstrip(".") or "weights"
+    key = hashlib.sha256(url.encode()).hexdigest()[:KEY_LENGTH]
+    return files.cache_dir() / "weights" / f"{key}-{name}"
 
 
 def _download(url, path, expected, check, timeout):

@@ -1,11 +1,11 @@
-"""Image files as Pillow reads them: TensorFlow reads JPEG and PNG faster, and the others not at all or not everywhere.
+"""Image files as Pillow reads them: all that TensorFlow does not, and with more words where one is damaged.
 
 HEIC, the format of many a phone's photographs, is read where the extra `heif` is installed.
 """
 
 import contextlib
 import io
-import warnings
+import math
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -37,14 +37,13 @@ def opened(content, formats=FORMATS):
     """
     formats = [name for name in formats if name in readable()]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=formats)
+        image = Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError:
         raise UserError(TOO_LARGE) from None
     except UnidentifiedImageError:
         is_heif = content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS
-        raise UserError(HEIF_MISSING if is_heif and "HEIF" not in formats else UNKNOWN) from None
+        of_heif = "Invalid HEIC: damaged" if "HEIF" in formats else HEIF_MISSING
+        raise UserError(of_heif if is_heif else UNKNOWN) from None
     with image:
         if max(image.width * image.height, _pixels_of_a_tile(image)) > MAX_PIXELS:
             raise UserError(TOO_LARGE)
@@ -77,4 +76,5 @@ def _reads_heif():
 def _pixels_of_a_tile(image):
     """A TIFF is decoded in tiles, which may claim to be larger than the image."""
     tags = getattr(image, "tag_v2", {})
-    return tags.get(TiffImagePlugin.TILEWIDTH, 0) * tags.get(TiffImagePlugin.TILELENGTH, 0)
+    sides = [tags.get(tag) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
+    return math.prod(sides) if all(isinstance(side, int) for side in sides) else 0

@@ -15,6 +15,7 @@ import threading
 import warnings
 
 import tensorflow as tf
+from PIL import Image
 
 from keras_convmixer import files
 from keras_convmixer.data import decode, pillow_image
@@ -55,9 +56,11 @@ def _fault(content):
         return "an empty file"
     kind = next((name for name, start in decode.SIGNATURES.items() if content.startswith(start)), None)
     try:
-        with pillow_image.opened(content) as image:
-            kind = image.format
-            pillow_image.rgb(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with pillow_image.opened(content) as image:
+                kind = image.format
+                pillow_image.rgb(image)
     except UserError as error:
         unknown = str(error) == pillow_image.UNKNOWN
         return f"Invalid {kind}: damaged at its start" if unknown and kind else str(error)
@@ -88,9 +91,8 @@ def find_unreadable(root, listing):
     Returns:
         A dictionary: name → reason, in one line.
     """
-    digest = hashlib.sha256(
-        repr((str(root.resolve()), listing, pillow_image.readable())).encode("utf-8", "surrogateescape")
-    )
+    known_by = repr((str(root.resolve()), listing, pillow_image.readable()))
+    digest = hashlib.sha256(known_by.encode("utf-8", "surrogateescape"))
     verdict = files.cache_dir() / "verified" / f"{digest.hexdigest()[:32]}.json"
     if verdict.exists():
         return json.loads(verdict.read_text(encoding="utf-8"))

@@ -36,7 +36,7 @@ def test_counts_sizes_and_unreadable_files(photos):
     assert {name: train.counts[name] + validation.counts[name] for name in train.counts} == {"cat": 6, "dog": 2}
     sizes = np.concatenate([train.sizes, validation.sizes])
     assert sorted(map(tuple, sizes)) == sorted([(20 + i, 30) for i in range(6)] + [(20, 30), (21, 30)])
-    assert train.unreadable == (("dog/2.png", "not a JPEG, PNG, GIF, BMP or WebP image"),)
+    assert train.unreadable == (("dog/2.png", "not a JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"),)
     assert list(found.stages) == ["read", "decode, crop", "augment", "mix", "all"]
     assert all(rate is None or rate > 0 for rate in found.stages.values())
     table = found.as_table()

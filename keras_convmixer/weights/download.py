@@ -100,8 +100,7 @@ def _fetch(url, whole, version, timeout):
     """Writes the file to `whole`, going on from what is there; `version` keeps what it is a part of."""
     resumptions = 0
     with requests.Session() as session:
-        # A proxy cannot reach this machine's own addresses.
-        session.trust_env = not _is_loopback(url)
+        session.trust_env = not is_loopback(url)
         while True:
             start = whole.stat().st_size if whole.exists() and version.exists() else 0
             total, _, validator = version.read_text().partition("\n") if start else ("", "", "")
@@ -114,7 +113,7 @@ def _fetch(url, whole, version, timeout):
                     return
                 problem = f"it stopped after {whole.stat().st_size} of {total} bytes"
             except requests.RequestException as error:
-                problem = _reason(error, timeout)
+                problem = why(error, timeout)
             # Going on is worth it only where the last try brought something and the server can resume.
             progressed = version.exists() and whole.exists() and whole.stat().st_size > start
             resumptions += 1
@@ -171,7 +170,8 @@ def _receive(response, whole, version, start, total):
     return total
 
 
-def _reason(error, timeout):
+def why(error, timeout):
+    """What to say of an error of requests."""
     if isinstance(error, requests.Timeout) or "timed out" in str(error):
         return f"the server sent nothing for {timeout} seconds"
     if isinstance(error, requests.exceptions.SSLError):
@@ -182,14 +182,15 @@ def _reason(error, timeout):
 
 
 def _check_address(url, redirected_from=None):
-    if urlsplit(url).scheme == "https" or _is_loopback(url):
+    if urlsplit(url).scheme == "https" or is_loopback(url):
         return
     if redirected_from:
         raise DownloadError(f"{redirected_from}: redirected to {url}, which is not https; nothing was kept")
     raise DownloadError(f"{url}: only https addresses are downloaded from")
 
 
-def _is_loopback(url):
+def is_loopback(url):
+    """Whether an address is an http:// one on this machine, which no proxy can reach."""
     parts = urlsplit(url)
     return parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
 

@@ -131,7 +131,7 @@ def test_an_interrupted_process_is_resumed_by_the_next(server, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("keras_convmixer.weights.download._reason", interrupt)
+        patch.setattr("keras_convmixer.weights.download.why", interrupt)
         with pytest.raises(KeyboardInterrupt):
             download(server.url, timeout=0.3)
     assert download(server.url).read_bytes() == DATA

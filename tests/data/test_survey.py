@@ -12,6 +12,7 @@ from keras_convmixer.cli import main
 from keras_convmixer.data import datasets, survey
 from keras_convmixer.data.encoded_images import in_memory
 from keras_convmixer.data.training_stream import training_batches
+from keras_convmixer.progress import Progress
 from keras_convmixer.recipes import Augmentation
 
 RECIPE = Augmentation(crop_scale=(0.5, 1.0), flip=0.5, mixup=0.5, cutmix=0.5, random_erasing=0.5)
@@ -70,6 +71,17 @@ def test_a_contact_sheet_shows_the_batch_that_the_model_will_see(tmp_path):
     with Image.open(tmp_path / "sheet.png") as sheet:
         tile = np.asarray(sheet.crop((6, 6, 6 + 112, 6 + 112)))
     np.testing.assert_array_equal(tile[7::14, 7::14], pixels[0].round())
+
+
+def test_how_far_the_timing_is_is_shown_and_it_can_be_left_out(photos, monkeypatch, capsys):
+    monkeypatch.setattr(Progress.__init__, "__defaults__", (None, 0.0, 0.0))
+    dataset = datasets.open_dataset(photos, allow_corrupt=True)
+    assert survey.survey(dataset, SIZE, RECIPE, timing=False).stages == {}
+    assert "timing" not in capsys.readouterr().err
+    survey.survey(dataset, SIZE, RECIPE)
+    lines = capsys.readouterr().err.splitlines()
+    for stage in ("read", "decode, crop", "augment", "mix"):
+        assert any(line.startswith(f"timing the training input: {stage}: ") for line in lines)
 
 
 def test_the_command_prints_and_writes(photos, tmp_path, capsys):

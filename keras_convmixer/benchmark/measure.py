@@ -128,8 +128,9 @@ def _images(bundle, data, count):
 
 
 def _row(name, form, logits, times, sizes, workers, settings):
-    if form in workers.errors:
-        return Row(name, form, {}, {}, error=workers.errors[form])
+    error = workers.errors.get(form) or ("keras" in workers.errors and "nothing to compare with: keras failed")
+    if error:
+        return Row(name, form, {}, {}, error=error)
     count, rounds = min(len(logits[form]), len(logits["keras"])), len(times[form][BATCHES[0]])
     reference, own = logits["keras"][:count], logits[form][:count]
     less = {"rounds": (rounds, settings.rounds), "images": (count, settings.images)}

@@ -11,8 +11,8 @@ from keras_convmixer.benchmark.report import BATCHES
 from keras_convmixer.progress import Progress
 
 WARM_UP = 2
-# so many times the time of a form may pass without an answer
-PATIENCE = 10
+# seconds that may pass without an answer, loading included
+PATIENCE = 600
 
 
 class Workers:
@@ -48,13 +48,12 @@ class Workers:
         """Seconds and logits of a batch, or None if the form has failed."""
         if form in self.errors:
             return None
-        end, patience = self._ends[form], PATIENCE * self._seconds
+        end = self._ends[form]
         with contextlib.suppress(OSError):  # A process that failed has closed its end, but left word.
             end.send(images)
         try:
-            answer = (
-                end.recv() if end.poll(patience) else not_available(TimeoutError(f"{patience} s were not enough"))
-            )
+            late = not_available(TimeoutError(f"no answer in {PATIENCE} seconds"))
+            answer = end.recv() if end.poll(PATIENCE) else late
         except (EOFError, OSError):
             answer = not_available(EOFError("its process ended"))
         if isinstance(answer, str):

@@ -106,28 +106,31 @@ def _of_stdin():
 
 def _of_address(url):
     end = time.monotonic() + MOST_SECONDS
-    address = url
     try:
-        for _ in range(MOST_REDIRECTS + 1):
-            if urlsplit(address).scheme not in ("http", "https"):
-                raise OSError(f"{address}: only http and https addresses are read")
-            with requests.Session() as session:
-                session.trust_env = not is_loopback(address)
-                # Not followed by requests, which reads whatever comes with a redirect to its end.
-                options = {"headers": {"Accept-Encoding": "identity"}, "allow_redirects": False}
-                response = session.get(address, stream=True, timeout=TIMEOUT, **options)
-                with response:
-                    if response.is_redirect:
-                        address = urljoin(address, response.headers["Location"])
-                        continue
-                    if response.status_code != 200:
-                        raise OSError(f"{url}: the server answered {response.status_code} {response.reason}")
-                    # What there is, however little: a server that sends a byte now and then is given up as well.
-                    while part := response.raw.read1(2**16):
-                        if time.monotonic() > end:
-                            raise OSError(f"{url}: it took more than {MOST_SECONDS} seconds")
-                        yield part
-                    return
-        raise OSError(f"{url}: redirected more than {MOST_REDIRECTS} times")
+        with requests.Session() as session, _answer(session, url) as response:
+            # What there is, however little: a server that sends a byte now and then is given up as well.
+            while part := response.raw.read1(2**16):
+                if time.monotonic() > end:
+                    raise OSError(f"{url}: it took more than {MOST_SECONDS} seconds")
+                yield part
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         raise OSError(f"{url}: {why(error, TIMEOUT)}") from None
+
+
+def _answer(session, url):
+    """The response with the file of an address, not yet read. Raises OSError."""
+    address = url
+    for _ in range(MOST_REDIRECTS + 1):
+        if urlsplit(address).scheme not in ("http", "https"):
+            raise OSError(f"{address}: only http and https addresses are read")
+        session.trust_env = not is_loopback(address)
+        # Redirects are not followed by requests, which reads whatever comes with one to its end.
+        options = {"headers": {"Accept-Encoding": "identity"}, "allow_redirects": False}
+        response = session.get(address, stream=True, timeout=TIMEOUT, **options)
+        if response.status_code == 200:
+            return response
+        response.close()
+        if not response.is_redirect:
+            raise OSError(f"{url}: the server answered {response.status_code} {response.reason}")
+        address = urljoin(address, response.headers["Location"])
+    raise OSError(f"{url}: redirected more than {MOST_REDIRECTS} times")

@@ -218,7 +218,7 @@ def _published(name):
         return fetch(first)
     except OSError as error:
         raise OSError(
-            f"{error}. A copy of it is taken from {place(first)}; {second} has the same weights: "
+            f"{error}. Fetched by hand, it may lie at {place(first)}; {second} has the same weights: "
             "of FILE, either of the two, `convmixer convert FILE --out model.keras` makes a model for the other "
             "commands, and a training starts from it with --set model.weights=FILE (in Python: weights=FILE)"
         ) from error

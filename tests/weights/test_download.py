@@ -255,7 +255,7 @@ def test_weights_fetched_by_hand_are_taken_from_where_the_error_says(server, tmp
     monkeypatch.setattr("keras_convmixer.variants.weight_sources", lambda name: (server.url, server.url))
     with pytest.raises(OSError) as caught:
         create_model("convmixer_tiny", weights="imagenet")
-    place = Path(re.search(r"A copy of it is taken from (\S+);", str(caught.value))[1])
+    place = Path(re.search(r"Fetched by hand, it may lie at (\S+);", str(caught.value))[1])
     content = (tmp_path / "tiny.safetensors").read_bytes()
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(content[:-100])

@@ -29,6 +29,14 @@ class Progress(tqdm):
             dynamic_ncols=True,
         )
 
+    def doing(self, what):
+        """Says what is being done now, where that is due."""
+        self.set_description_str(what, refresh=False)
+        now = self._time()
+        if now - self.start_t >= self.delay and now - self.last_print_t >= self.mininterval:
+            self.last_print_t = now
+            self.refresh()
+
     def status_printer(self, file):
         if not self._lines:
             return super().status_printer(file)

@@ -210,10 +210,15 @@ def _completed(variant, given, channels=3):
 
 
 def _published(name):
+    from keras_convmixer.weights.download import place
     from keras_convmixer.weights.load import fetch
 
     first, second = weight_sources(name)
     try:
         return fetch(first)
     except OSError as error:
-        raise OSError(f'{error}. The same weights are at another address: weights="{second}"') from error
+        raise OSError(
+            f"{error}. Fetched by hand, it may lie at {place(first)}; {second} has the same weights: "
+            "of FILE, either of the two, `convmixer convert FILE --out model.keras` makes a model for the other "
+            "commands, and a training starts from it with --set model.weights=FILE (in Python: weights=FILE)"
+        ) from error

@@ -4,6 +4,7 @@ A process of its own keeps the runtimes' thread pools apart and shows the memory
 lies in a folder that `benchmark` fills.
 """
 
+import os
 import re
 import time
 from pathlib import Path
@@ -19,6 +20,9 @@ def serve(connection, form, folder, threads):
 
     Whatever goes wrong is answered with its text, once, and is the end too.
     """
+    if not os.environ.get("CONVMIXER_TRACEBACK"):
+        # What goes wrong is answered; the rest is what runtimes have to say of themselves.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
         run = FORMS[form](Path(folder), threads)
         while (images := connection.recv()) is not None:
@@ -27,7 +31,12 @@ def serve(connection, form, folder, threads):
             seconds = time.perf_counter() - start
             connection.send((seconds, np.asarray(logits, np.float32), peak_memory()))
     except Exception as error:  # A peer may fail in any way; the others are measured all the same.
-        connection.send(f"{type(error).__name__}: {first_line(error)}")
+        connection.send(not_available(error))
+
+
+def not_available(error):
+    """What a report says of a form that something went wrong with."""
+    return f"not available: {type(error).__name__}: {first_line(error)}"
 
 
 def peak_memory():

@@ -24,6 +24,7 @@ class Row:
         agreement: fraction of the images with the Keras model's class on top.
         max_difference: largest difference of a logit, as a fraction of the Keras logits' range.
         error: why it could not be measured, else None.
+        cut_short: how many of the rounds and images that were asked for it was given, where it is too slow for all.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Row:
     agreement: float | None = None
     max_difference: float | None = None
     error: str | None = None
+    cut_short: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Benchmark(Tabular):
     def records(self) -> list[list]:
         speeds = [f"images_per_second_batch_{batch}" for batch in BATCHES]
         spreads = [f"spread_batch_{batch}" for batch in BATCHES]
-        rest = ("size", "peak_memory", "agreement", "max_difference", "error")
+        rest = ("size", "peak_memory", "agreement", "max_difference", "error", "cut_short")
         records: list[list] = [["model", "form", *speeds, *spreads, *rest]]
         for row in self.rows:
             measured = [d.get(batch) for d in (row.images_per_second, row.spread) for batch in BATCHES]
@@ -109,7 +111,7 @@ def _line(row):
     cells = [f"{row.images_per_second[batch]:.1f} ±{row.spread[batch] / 2:.0%}" for batch in BATCHES]
     cells += [f"{size / 1e6:.2f} MB" if size else "" for size in (row.size, row.peak_memory)]
     cells += [f"{row.agreement:.1%}", f"{row.max_difference:.1e}"]
-    return _columns(row.form, *cells)
+    return _columns(row.form, *cells) + (f"  (slow: {row.cut_short})" if row.cut_short else "")
 
 
 def _columns(form, *cells):

@@ -26,6 +26,9 @@ def add_arguments(parser):
     parser.add_argument("--data", help=f"images: {DATA_HELP} (default: the model's own, or noise)")
     parser.add_argument("--images", type=int, default=64, help="images to compare the forms on (default: 64)")
     parser.add_argument("--rounds", type=int, default=10, help="how often each is timed (default: 10)")
+    parser.add_argument(
+        "--seconds", type=int, default=60, help="for each form; a slower one gets fewer rounds (default: 60)"
+    )
     parser.add_argument("--threads", type=int, help="for each runtime (default: one for each processor)")
     parser.add_argument("--out", help="folder for benchmark.csv, benchmark.json and benchmark.png")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -42,6 +45,7 @@ def run(arguments):
         data=arguments.data,
         images=arguments.images,
         rounds=arguments.rounds,
+        seconds=arguments.seconds,
         threads=arguments.threads,
     )
     if arguments.out:

@@ -10,7 +10,9 @@ EXAMPLE = "runs/d photo.jpg more/*.png --top 3"
 def add_arguments(parser):
     parser.add_argument("model", help=MODEL_HELP)
     parser.add_argument("--classes", metavar="FILE", help=CLASSES_HELP)
-    parser.add_argument("images", nargs="+", help="image files, folders or patterns")
+    parser.add_argument(
+        "images", nargs="+", help="image files, folders, patterns, http(s) addresses, or - for an image on stdin"
+    )
     parser.add_argument("--top", type=int, default=5, help="classes to name for each image (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -5,14 +5,14 @@ import sys
 
 from keras_convmixer import files
 from keras_convmixer.cli.quiet import quiet_tensorflow
-from keras_convmixer.cli.words import DATA_HELP, SET_HELP
+from keras_convmixer.cli.words import DATA_HELP, RECIPE_HELP, SET_HELP, recipe_or_default
 
 SUMMARY = "train a model, or go on with an interrupted training"
 EXAMPLE = "--recipe digits --workdir runs/d"
 
 
 def add_arguments(parser):
-    parser.add_argument("--recipe", default="digits", help="digits, cifar10, imagenet, finetune or a YAML file")
+    parser.add_argument("--recipe", help=RECIPE_HELP)
     parser.add_argument("--data", help=f"{DATA_HELP} (default: the recipe's)")
     parser.add_argument("--workdir", required=True, help="folder of the run; the same command goes on in it")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET_HELP)
@@ -28,7 +28,7 @@ def run(arguments):
         # The run's folder must find its data from any working directory.
         path = files.expanded(arguments.data)
         overrides.append(f"data.source={json.dumps(str(path.resolve()) if path.exists() else arguments.data)}")
-    recipe = Recipe.load(arguments.recipe, overrides)
+    recipe = Recipe.load(recipe_or_default(arguments.recipe, arguments.data), overrides)
     devices = arguments.devices.split(",") if arguments.devices else None
     try:
         # A bar that is rewritten in place is for a terminal; a log gets a line an epoch.
@@ -37,8 +37,6 @@ def run(arguments):
         print(f"convmixer: interrupted; the same command goes on in {arguments.workdir}", file=sys.stderr)
         return 130
     metrics = json.loads((bundle.path / "metrics.json").read_text(encoding="utf-8"))
-    print(
-        f"{bundle.path}: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} "
-        f"on {metrics['images']} images ({metrics['split']})"
-    )
+    top5 = f", top-5 {metrics['top5']:.2%}" if len(bundle.classes) > 5 else ""
+    print(f"{bundle.path}: top-1 {metrics['top1']:.2%}{top5} on {metrics['images']} images ({metrics['split']})")
     return 0

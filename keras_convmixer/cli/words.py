@@ -1,9 +1,24 @@
 """What several subcommands say of the same argument."""
 
+import sys
+
 DATA_HELP = (
     "a TFDS name (cifar10, imagenet2012, ...), a folder split/class/image or class/image, an archive (.tar, "
     ".tar.gz, .zip) of either, or digits"
 )
 MODEL_HELP = "a run or model folder, the name of a published model, or a .keras file"
 CLASSES_HELP = "file of class names, one a line, in the order of the outputs; a .keras file needs it"
+RECIPE_HELP = "digits, cifar10, imagenet, finetune or a YAML file (default: finetune; for the digits, digits)"
 SET_HELP = "override a key of the recipe"
+
+
+def recipe_or_default(recipe, source):
+    """The recipe that was given; without one that for the data, and a line on stderr that says which."""
+    if recipe:
+        return recipe
+    from keras_convmixer.recipes import default_recipe
+
+    recipe = default_recipe(source)
+    if source and recipe != source:
+        print(f"convmixer: no --recipe was given: taking {recipe}", file=sys.stderr)
+    return recipe

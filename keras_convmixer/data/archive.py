@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path, PureWindowsPath
 
 from keras_convmixer import files
+from keras_convmixer.data.image_folder import SUFFIXES as IMAGE_SUFFIXES
 from keras_convmixer.data.image_folder import is_image
 from keras_convmixer.errors import UserError
 from keras_convmixer.progress import Progress
@@ -39,7 +40,8 @@ def unpack(path):
     """Unpacks the images of an archive into the cache, unless that was done before, and returns their folder.
 
     Only folders and files with an image suffix are written. The cache remembers an archive by its path, size and
-    time of change; what it holds is whole or not there, also where two processes ask for the same at once.
+    time of change, and what suffixes images had; what it holds is whole or not there, also where two processes ask
+    for the same at once.
 
     Args:
         path: a `.tar`, `.tar.gz`, `.tgz` or `.zip` file.
@@ -52,7 +54,8 @@ def unpack(path):
     """
     path = Path(path).resolve()
     status = path.stat()
-    key = hashlib.sha256(repr((str(path), status.st_size, status.st_mtime_ns)).encode()).hexdigest()[:16]
+    known_by = (str(path), status.st_size, status.st_mtime_ns, IMAGE_SUFFIXES)
+    key = hashlib.sha256(repr(known_by).encode()).hexdigest()[:16]
     room = files.cache_dir() / "archives" / key
     unpacked = room / "images"
     if not unpacked.is_dir():

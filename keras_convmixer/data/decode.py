@@ -1,22 +1,17 @@
 """Image bytes into pixels, as graph functions for tf.data.
 
-JPEG and PNG, which nearly all images are, are decoded by TensorFlow, the rest by Pillow in a numpy_function.
+JPEG and PNG, which nearly all images are, are decoded by TensorFlow, the rest in a numpy_function by Pillow, see
+`pillow_image`.
 Sizes are (height, width), colours RGB in 0–255.
 """
 
-import io
-
-import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
 
 from keras_convmixer.data import exif
 from keras_convmixer.data.graph import apart
+from keras_convmixer.data.pillow_image import FORMATS, MAX_PIXELS, TOO_LARGE, opened, rgb
 
-# Pillow's own limit, a quarter of a GiB as RGB. A few kilobytes of PNG can claim far more.
-MAX_PIXELS = 89_478_485
-TOO_LARGE = f"an image of more than {MAX_PIXELS:,} pixels"
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+NEITHER = "neither a JPEG nor a PNG image, which are all that a SavedModel reads: convert it to one of them"
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 SIGNATURES = {"PNG": PNG, "JPEG": JPEG}
@@ -31,10 +26,10 @@ class UndecodableImage(tf.errors.InvalidArgumentError, ValueError):
 
 
 def decode(encoded):
-    """Decodes a JPEG, PNG, GIF (its first frame), BMP or WebP image, told apart by content.
+    """Decodes a JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF or, with the extra `heif`, HEIC image, told apart by content.
 
-    Grey, palette, 16-bit, CMYK and transparent images become RGB (transparency is dropped), and the EXIF
-    orientation is followed.
+    Of several frames or pages the first is taken. Grey, palette, 16-bit, CMYK and transparent images become RGB
+    (transparency is dropped), and the EXIF orientation is followed.
 
     Args:
         encoded: scalar tf.string, a file's content.
@@ -60,6 +55,9 @@ def decode(encoded):
 
 def decode_jpeg_or_png(encoded):
     """As `decode`, with TensorFlow's operations alone, so that a SavedModel can hold it. Takes JPEG and PNG."""
+    known = tf.reduce_any([_starts_with(encoded, start) for start in SIGNATURES.values()])
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=known, data=[NEITHER])]):
+        encoded = tf.identity(encoded)
     image = tf.cond(is_jpeg(encoded), lambda: _upright_jpeg(encoded), lambda: _upright_png(encoded))
     return tf.ensure_shape(image, (None, None, 3))
 
@@ -193,10 +191,8 @@ def _checked(size):
 
 def _decode_other(encoded):
     try:
-        with Image.open(io.BytesIO(_bytes(encoded)), formats=("GIF", "BMP", "WEBP")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(TOO_LARGE)
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        with opened(_bytes(encoded), [name for name in FORMATS if name not in SIGNATURES]) as image:
+            return rgb(image)
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over.
         raise UndecodableImage(str(error)) from None
 

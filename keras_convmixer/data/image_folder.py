@@ -8,7 +8,7 @@ from typing import NamedTuple
 from keras_convmixer import class_names
 from keras_convmixer.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 LAYOUTS = "expected split/class/image, class/image or files that begin with a WordNet id and an underscore"
 

@@ -5,20 +5,22 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from keras_convmixer import class_names, files
 from keras_convmixer.data import decode
 from keras_convmixer.data.training_stream import training_batches
 from keras_convmixer.data.unreadable import reasons
 from keras_convmixer.errors import UserError
+from keras_convmixer.fonts import font_for
 from keras_convmixer.progress import Progress
 from keras_convmixer.reports import Report
 
 MOST_LOOKED_AT = 5_000
 BATCH = 64
 _COLUMNS, _ROWS = 8, 6
-_GAP, _CAPTION, _SMALLEST_TILE = 6, 16, 112
+_GAP, _CAPTION, _LETTERS, _SMALLEST_TILE = 6, 16, 10, 112
+_LEGEND = "#n: class n of data.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,10 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Survey(Report):
-    """A data set's splits by name, and images/s of each stage of the training input and of the whole (`stages`)."""
+    """A data set's splits by name, and images/s of each stage of the training input and of the whole (`stages`).
+
+    Where the input was not timed, there are no stages.
+    """
 
     name: str
     splits: dict[str, Split]
@@ -75,24 +80,25 @@ class Survey(Report):
             lines.append(f"  height × width: smallest {smallest}, median {median}, largest {largest}{of}")
             lines.append(f"  unreadable: {len(split.unreadable)}")
             lines += [f"    {name}: {why}" for name, why in split.unreadable]
-        lines += ["", "training input:"]
+        lines += ["", "training input:"] if self.stages else []
         for stage, rate in self.stages.items():
             lines.append(f"  {stage:<13}{'too fast to tell' if rate is None else f'{rate:>10,.0f} images/s'}")
         return lines
 
 
-def survey(dataset, preprocessing, recipe, most=MOST_LOOKED_AT):
+def survey(dataset, preprocessing, recipe, most=MOST_LOOKED_AT, timing=True):
     """Looks at a `Dataset`, and times the training input that a recipe makes of it.
 
     Args:
         dataset: an open `Dataset`. preprocessing: the model's `Preprocessing`. recipe: a `recipe.Augmentation`.
         most: of a larger split so many images are decoded for their size, evenly spread.
+        timing: whether to time it, which takes most of the time; else there are no `stages`.
 
     Raises:
         ValueError: a split has no image that can be read.
     """
     splits = {name: _split(name, dataset.split(name), most) for name in dataset.splits if name != "all"}
-    return Survey(dataset.name, splits, stages(dataset.training(), preprocessing, recipe))
+    return Survey(dataset.name, splits, stages(dataset.training(), preprocessing, recipe) if timing else {})
 
 
 def _split(name, images, most):
@@ -141,7 +147,13 @@ def stages(images, preprocessing, recipe, seconds=1.0, rounds=3):
     if recipe != alone:
         streams["mix"] = _batches(images, preprocessing, recipe)
     streams = {stage: iter(stream) for stage, stream in streams.items()}
-    times = [[_seconds_an_image(stream, seconds) for stream in streams.values()] for _ in range(rounds)]
+    times = np.zeros((rounds, len(streams)))
+    with Progress("timing the training input", times.size) as progress:
+        for place in np.ndindex(times.shape):
+            stage = list(streams)[place[1]]
+            progress.doing(f"timing the training input: {stage}")
+            times[place] = _seconds_an_image(streams[stage], seconds)
+            progress.update()
     rates, before = {}, 0.0
     for stage, spent in zip(streams, np.median(times, axis=0).tolist()):
         rates[stage] = 1 / (spent - before) if spent > before else None
@@ -174,6 +186,8 @@ def _seconds_an_image(batches, seconds):
 def write_contact_sheet(path, images, preprocessing, recipe, seed=0):
     """Draws the first training images of a split as the model will see them, each over its classes.
 
+    A class whose name no font here can write is given by its number, which a line at the bottom explains.
+
     Args:
         path: of the PNG. images: the training split. preprocessing: the model's. recipe: a `recipe.Augmentation`.
         seed: the recipe's.
@@ -185,15 +199,19 @@ def write_contact_sheet(path, images, preprocessing, recipe, seed=0):
     step_x, step_y = zoom * width + _GAP, zoom * height + _GAP + _CAPTION
     count = min(_COLUMNS * _ROWS, len(pixels))
     columns, rows = min(_COLUMNS, count), -(-count // _COLUMNS)
-    sheet = Image.new("RGB", (columns * step_x + _GAP, rows * step_y + _GAP), "white")
+    captions = [_caption(label, images.classes) for label in labels.numpy()[:count]]
+    legend = _LEGEND if any("#" in caption for caption in captions) else ""
+    size = (columns * step_x + _GAP, rows * step_y + _GAP + (_CAPTION if legend else 0))
+    sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     # What erasing fills in may lie outside 0–255.
     whole = np.clip(pixels[:count], 0, 255).round().astype(np.uint8)
-    for i, (image, label) in enumerate(zip(whole, labels.numpy())):
+    for i, (image, caption) in enumerate(zip(whole, captions)):
         left, top = _GAP + i % columns * step_x, _GAP + i // columns * step_y
         tile = Image.fromarray(image).resize((zoom * width, zoom * height), Image.Resampling.NEAREST)
         sheet.paste(tile, (left, top))
-        draw.text((left, top + zoom * height + 2), _fitting(draw, _caption(label, images.classes), step_x), "black")
+        _write(draw, (left, top + zoom * height + 2), caption, step_x - _GAP)
+    _write(draw, (_GAP, rows * step_y), legend, size[0] - _GAP)
     with files.replacing(path) as temporary:
         sheet.save(temporary)
 
@@ -202,13 +220,16 @@ def _caption(label, names):
     """The classes that make up more than a hundredth of a soft label, with their shares where there are two."""
     found = [i for i in np.argsort(-label, kind="stable")[:2] if label[i] > 0.01]
     words = [class_names.display_name(names[i]).partition(",")[0] for i in found]
+    if font_for("".join(words)) is None:
+        words = [f"#{i + 1}" for i in found]
     if len(found) == 1:
         return words[0]
     return " + ".join(f"{label[i]:.0%} {word}" for i, word in zip(found, words))
 
 
-def _fitting(draw, text, width):
-    kept = text
-    while draw.textlength(kept) > width - _GAP:
+def _write(draw, place, text, width):
+    """Writes as much of a text as fits into a width."""
+    font, kept = ImageFont.truetype(font_for(text), _LETTERS), text
+    while draw.textlength(kept, font) > width:
         kept = kept.removesuffix("...")[:-1] + "..."
-    return kept
+    draw.text(place, kept, "black", font)

@@ -9,17 +9,16 @@ and outside of any graph, and gets the reason in words of ours.
 import collections
 import contextlib
 import hashlib
-import io
 import json
 import sys
 import threading
 import warnings
 
 import tensorflow as tf
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from keras_convmixer import files
-from keras_convmixer.data import decode
+from keras_convmixer.data import decode, pillow_image
 from keras_convmixer.errors import UserError, one_line, visible
 from keras_convmixer.progress import Progress
 
@@ -59,15 +58,12 @@ def _fault(content):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=decode.FORMATS) as image:
+            with pillow_image.opened(content) as image:
                 kind = image.format
-                if image.width * image.height > decode.MAX_PIXELS:
-                    return decode.TOO_LARGE
-                image.load()
-    except UnidentifiedImageError:
-        return f"Invalid {kind}: damaged at its start" if kind else "not a JPEG, PNG, GIF, BMP or WebP image"
-    except Image.DecompressionBombError:
-        return decode.TOO_LARGE
+                pillow_image.rgb(image)
+    except UserError as error:
+        unknown = str(error) == pillow_image.UNKNOWN
+        return f"Invalid {kind}: damaged at its start" if unknown and kind else str(error)
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over.
         return f"Invalid {kind}: {one_line(error)}"
     return f"Invalid {kind}: damaged"
@@ -85,7 +81,8 @@ def reasons(images, indices):
 def find_unreadable(root, listing):
     """Decodes all images of a folder once and names those that cannot be read.
 
-    The verdict is kept in the cache, by a hash of the folder and of every file's name, size and time of change.
+    The verdict is kept in the cache, by a hash of the folder, of every file's name, size and time of change, and
+    of the formats that can be read here.
 
     Args:
         root: a folder.
@@ -94,7 +91,8 @@ def find_unreadable(root, listing):
     Returns:
         A dictionary: name → reason, in one line.
     """
-    digest = hashlib.sha256(repr((str(root.resolve()), listing)).encode("utf-8", "surrogateescape"))
+    known_by = repr((str(root.resolve()), listing, pillow_image.readable()))
+    digest = hashlib.sha256(known_by.encode("utf-8", "surrogateescape"))
     verdict = files.cache_dir() / "verified" / f"{digest.hexdigest()[:32]}.json"
     if verdict.exists():
         return json.loads(verdict.read_text(encoding="utf-8"))

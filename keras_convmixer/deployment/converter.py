@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+import warnings
 
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
@@ -55,7 +56,10 @@ def convert(function, input_size, quantize="none", representative=None):
             converter.inference_input_type = tf.uint8
             converter.inference_output_type = tf.float32
         try:
-            content = converter.convert()
+            with warnings.catch_warnings():
+                # Of the interpreter that TensorFlow itself sets the ranges with.
+                warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated")
+                content = converter.convert()
         except Exception as error:  # The converter's own error class is not public.
             names = re.findall(r"^(?:Custom|TF Select) ops: (.+)$", str(error), re.MULTILINE)
             if names:

@@ -15,6 +15,7 @@ from keras_convmixer.data import datasets, fingerprints
 from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.data.unreadable import check_share, reasons, stream_in_use
 from keras_convmixer.errors import UserError
+from keras_convmixer.fonts import font_for
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.reports import Tabular
 
@@ -259,7 +260,9 @@ def _recipe(bundle):
 
 
 def _draw(confusion, names, path):
+    """Draws a confusion matrix. A name that no font here can write becomes its number, which a line explains."""
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
 
     size = min(4 + 0.3 * len(names), 24)
     figure = Figure(figsize=(size, size), layout="constrained")
@@ -267,8 +270,14 @@ def _draw(confusion, names, path):
     axes.imshow(confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if len(names) <= 60:
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
+        fonts = [font_for(name) for name in names]
+        shown = [name if font else f"#{i}" for i, (name, font) in enumerate(zip(names, fonts), 1)]
+        axes.set_xticks(range(len(names)), shown, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(names)), shown, parse_math=False)
+        for label, font in zip([*axes.get_xticklabels(), *axes.get_yticklabels()], fonts * 2):
+            label.set_fontproperties(FontProperties(fname=font, size=label.get_size()))
+        if None in fonts:
+            axes.set_xlabel("predicted (#n: row n of confusion_matrix.csv)")
     if len(names) <= 20:
         for (row, column), count in np.ndenumerate(confusion):
             if count:

@@ -1,9 +1,9 @@
 """Photographs into class names."""
 
 import dataclasses
-import glob
 import itertools
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from keras_convmixer import bundles, class_names, files
-from keras_convmixer.data import decode, image_folder
+from keras_convmixer.data import decode
 from keras_convmixer.data.unreadable import reason
 from keras_convmixer.errors import UserError
+from keras_convmixer.inference.image_files import find_images
 from keras_convmixer.reports import Tabular
 
 
@@ -24,13 +25,13 @@ class Prediction:
     """What a model sees in a file.
 
     Attributes:
-        path: the file.
+        path: the file; of an image from an address or stdin its address or "-", a string.
         classes: the likeliest classes, best first: `(name, probability)`; for ImageNet its words. Empty for a file
             that is no image.
-        error: in one line, why the file could not be read; else None.
+        error: in one line, why it could not be read; else None.
     """
 
-    path: Path
+    path: Path | str
     classes: tuple[tuple[str, float], ...] = ()
     error: str | None = None
 
@@ -80,73 +81,49 @@ def predict(
 
     Args:
         model, classes: what `load` takes: a folder, a name, a `keras.Model` with its class names...
-        paths: a path or several, each a file, a folder (searched with all that is below it for image files) or a
-            pattern with `*`, `?`, `[...]` or `**`.
+        paths: a path or several, each a file, a folder (searched with all that is below it for image files), a
+            pattern with `*`, `?`, `[...]` or `**`, an http:// or https:// address of an image, or "-", an image on
+            stdin. `~` is the user's home.
         top: how many classes to name; all of them where the model has fewer.
         batch_size: images at a time.
 
     Returns:
-        `Predictions`, a list in the order of the paths, each file once. A file that is no image has an `error`.
+        `Predictions`, a list in the order of the paths, each file once. What is no image, or is not there, has
+        an `error`.
 
     Raises:
-        FileNotFoundError: nothing is found at a path. ValueError: top or batch_size is below 1.
+        FileNotFoundError: nothing is there at any of the paths. ValueError: top or batch_size is below 1.
     """
     if top < 1 or batch_size < 1:
         raise UserError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
-    found = find_images([paths] if isinstance(paths, (str, Path)) else paths)
-    bundle = bundles.load(model, classes)
-    names = [class_names.display_name(name) for name in bundle.classes]
-    images = _decoded(found, bundle.preprocessing)
-    predictions = Predictions()
-    for start in range(0, len(found), batch_size):
-        batch = list(itertools.islice(images, batch_size))
-        pixels = [image for image, error in batch if error is None]
-        likeliest = iter(_likeliest(bundle.model, np.stack(pixels), names, top) if pixels else [])
-        for path, (_, error) in zip(found[start:], batch):
-            predictions.append(Prediction(path, next(likeliest) if error is None else (), error))
+    with tempfile.TemporaryDirectory() as room:
+        found = find_images([paths] if isinstance(paths, (str, Path)) else paths, Path(room))
+        bundle = bundles.load(model, classes)
+        names = [class_names.display_name(name) for name in bundle.classes]
+        images = _decoded(found, bundle.preprocessing)
+        predictions = Predictions()
+        for start in range(0, len(found), batch_size):
+            batch = list(itertools.islice(images, batch_size))
+            pixels = [image for image, error in batch if error is None]
+            likeliest = iter(_likeliest(bundle.model, np.stack(pixels), names, top) if pixels else [])
+            for file, (_, error) in zip(found[start:], batch):
+                predictions.append(Prediction(file.name, next(likeliest) if error is None else (), error))
     return predictions
 
 
-def find_images(paths):
-    """The files that paths, folders and patterns stand for, sorted within each.
-
-    Raises:
-        FileNotFoundError: nothing is found at one of them.
-    """
-    found = []
-    for path in paths:
-        if Path(path).exists():
-            places = [Path(path)]
-        elif glob.has_magic(str(path)):
-            # A shell would have done this, but Windows's does not.
-            places = [Path(place) for place in sorted(glob.glob(str(path), recursive=True))]
-        else:
-            raise FileNotFoundError(f"{path}: no such file or folder")
-        own = [file for place in places for file in (_images_in(place) if place.is_dir() else [place])]
-        if not own:
-            raise FileNotFoundError(f"{path}: no image file there ({', '.join(image_folder.SUFFIXES)})")
-        found += own
-    return list(dict.fromkeys(found))
-
-
-def _images_in(place):
-    def refuse(error):
-        raise error
-
-    levels = os.walk(place, onerror=refuse)
-    return sorted(Path(level, name) for level, _, names in levels for name in names if image_folder.is_image(name))
-
-
-def _decoded(paths, preprocessing):
-    """For each file a pair of its image as the model takes it and None, or of None and its error."""
+def _decoded(found, preprocessing):
+    """For each `ImageFile` a pair of its image as the model takes it and None, or of None and its error."""
 
     def image(path):
         content = tf.ensure_shape(tf.numpy_function(files.read_regular, [path], tf.string), ())
         return decode.evaluation_image(content, preprocessing)
 
-    encoded = tf.data.Dataset.from_tensor_slices([os.fsencode(path) for path in paths])
-    images = iter(encoded.map(image, tf.data.AUTOTUNE))
-    for path in paths:
+    paths = tf.constant([os.fsencode(file.path) for file in found if file.error is None], tf.string)
+    images = iter(tf.data.Dataset.from_tensor_slices(paths).map(image, tf.data.AUTOTUNE))
+    for _, path, error in found:
+        if error is not None:
+            yield None, error
+            continue
         try:
             pixels = next(images)
         except tf.errors.OpError:

@@ -74,6 +74,11 @@ class Recipe:
         return [f"{k}: {here.get(k)} here, {there.get(k)} there" for k in keys if here.get(k) != there.get(k)]
 
 
+def default_recipe(source=None):
+    """The name of the recipe for a data set where none was asked for: "finetune" for any but the digits."""
+    return "digits" if source in (None, "digits") else "finetune"
+
+
 def list_recipes() -> list[str]:
     """The names of the recipes that come with the package."""
     folder = resources.files("keras_convmixer") / "recipes"

@@ -1,9 +1,8 @@
 """The model that a recipe asks for, with the weights it starts from."""
 
 import dataclasses
-from pathlib import Path
 
-from keras_convmixer import bundles
+from keras_convmixer import bundles, files
 from keras_convmixer.errors import UserError
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.parts import architecture
@@ -63,7 +62,7 @@ def build(recipe, classes):
 def preprocessing(recipe):
     """The `Preprocessing` of the model that `build` makes of a `recipe.Model`, without building it."""
     if _is_folder(recipe.weights):
-        own = Preprocessing.read(Path(recipe.weights) / "preprocessing.json")
+        own = Preprocessing.read(files.expanded(recipe.weights) / "preprocessing.json")
     else:
         own = get_variant(recipe.variant).preprocessing if recipe.variant else Preprocessing()
     return dataclasses.replace(own, **_given(recipe, _PREPROCESSING))
@@ -74,4 +73,4 @@ def _given(recipe, names):
 
 
 def _is_folder(weights):
-    return weights is not None and Path(weights).is_dir()
+    return weights is not None and files.expanded(weights).is_dir()

@@ -13,6 +13,8 @@ from keras_convmixer import files
 
 MOST_REDIRECTS = 5
 MOST_RESUMPTIONS = 5
+# characters of an address's hash before the name of its file
+KEY_LENGTH = 16
 
 
 class DownloadError(OSError):
@@ -41,12 +43,10 @@ def download(url, *, check=None, timeout=30):
     pinned = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if fragment and not pinned:
         raise DownloadError(f"{url}: after # there must be sha256= and 64 hexadecimal digits, not {fragment!r}")
-    name = re.sub(r"[^\w.-]", "_", unquote(posixpath.basename(urlsplit(url).path))).lstrip(".") or "weights"
-    key = hashlib.sha256(url.encode()).hexdigest()[:16]
-    path = files.cache_dir() / "weights" / f"{key}-{name}"
+    path = place(url)
     record = path.with_name(f"{path.name}.sha256")
 
-    with files.locked(files.cache_dir() / "locks" / key):
+    with files.locked(files.cache_dir() / "locks" / path.name[:KEY_LENGTH]):
         recorded = record.read_text().strip() if record.exists() else None
         expected = pinned[1].lower() if pinned else recorded
         if path.exists():
@@ -55,11 +55,20 @@ def download(url, *, check=None, timeout=30):
                 raise DownloadError(
                     f"{path} has changed: its SHA-256 is {found}, not {expected}; delete it and retry"
                 )
+            if recorded is None and check:  # it was put there by hand
+                check(path)
         else:
             found = _download(url, path, expected, check, timeout)
         if recorded != found:
             files.write_text(record, f"{found}\n")
     return path
+
+
+def place(url):
+    """Where in the cache the file of an address lies, or would lie. One put there by hand is as good."""
+    name = re.sub(r"[^\w.-]", "_", unquote(posixpath.basename(urlsplit(url).path))).lstrip(".") or "weights"
+    key = hashlib.sha256(url.encode()).hexdigest()[:KEY_LENGTH]
+    return files.cache_dir() / "weights" / f"{key}-{name}"
 
 
 def _download(url, path, expected, check, timeout):
@@ -91,8 +100,7 @@ def _fetch(url, whole, version, timeout):
     """Writes the file to `whole`, going on from what is there; `version` keeps what it is a part of."""
     resumptions = 0
     with requests.Session() as session:
-        # A proxy cannot reach this machine's own addresses.
-        session.trust_env = not _is_loopback(url)
+        session.trust_env = not is_loopback(url)
         while True:
             start = whole.stat().st_size if whole.exists() and version.exists() else 0
             total, _, validator = version.read_text().partition("\n") if start else ("", "", "")
@@ -105,7 +113,7 @@ def _fetch(url, whole, version, timeout):
                     return
                 problem = f"it stopped after {whole.stat().st_size} of {total} bytes"
             except requests.RequestException as error:
-                problem = _reason(error, timeout)
+                problem = why(error, timeout)
             # Going on is worth it only where the last try brought something and the server can resume.
             progressed = version.exists() and whole.exists() and whole.stat().st_size > start
             resumptions += 1
@@ -162,7 +170,8 @@ def _receive(response, whole, version, start, total):
     return total
 
 
-def _reason(error, timeout):
+def why(error, timeout):
+    """What to say of an error of requests."""
     if isinstance(error, requests.Timeout) or "timed out" in str(error):
         return f"the server sent nothing for {timeout} seconds"
     if isinstance(error, requests.exceptions.SSLError):
@@ -173,14 +182,15 @@ def _reason(error, timeout):
 
 
 def _check_address(url, redirected_from=None):
-    if urlsplit(url).scheme == "https" or _is_loopback(url):
+    if urlsplit(url).scheme == "https" or is_loopback(url):
         return
     if redirected_from:
         raise DownloadError(f"{redirected_from}: redirected to {url}, which is not https; nothing was kept")
     raise DownloadError(f"{url}: only https addresses are downloaded from")
 
 
-def _is_loopback(url):
+def is_loopback(url):
+    """Whether an address is an http:// one on this machine, which no proxy can reach."""
     parts = urlsplit(url)
     return parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
 

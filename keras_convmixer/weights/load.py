@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from keras_convmixer import files
 from keras_convmixer.errors import first_line
 from keras_convmixer.weights import state_dict
 from keras_convmixer.weights.download import download
@@ -79,13 +80,13 @@ def fetch(source):
     """The local path of the file that a path, address or model folder stands for. Raises OSError without one."""
     if str(source).startswith(("https://", "http://")):
         return download(str(source), check=check)
-    path = Path(source)
+    path = files.expanded(source)
     if path.is_dir():
         path /= "model.keras"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{source}: no such file of weights. Published weights are given by name: "
-            'create_model("convmixer_768_32", weights="imagenet")'
+            f"{source}: no such file of weights. Published ones are the weights "
+            '"imagenet" of a model such as convmixer_768_32'
         )
     return path
 

@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from keras_convmixer.benchmark.forms import OURS
+from keras_convmixer.benchmark.forms import OURS, STOCK
 from keras_convmixer.benchmark.measure import benchmark
 from keras_convmixer.benchmark.report import Benchmark, Row
 from keras_convmixer.cli import main
+from keras_convmixer.deployment import keras_export
+from keras_convmixer.progress import Progress
 
 
 def test_every_form_of_a_model_is_measured(bundle, tmp_path, capsys):
@@ -35,7 +37,68 @@ def test_a_form_that_fails_does_not_stop_the_others():
     assert list(csv.DictReader(io.StringIO(result.as_csv())))[1]["error"] == "not installed: timm"
 
 
-@pytest.mark.parametrize("arguments", [{"rounds": 0}, {"images": 0}, {"threads": 0}])
+@pytest.mark.parametrize("arguments", [{"rounds": 0}, {"images": 0}, {"seconds": 0}, {"threads": 0}])
 def test_bad_numbers(bundle, arguments):
     with pytest.raises(ValueError, match="must be at least 1"):
         benchmark(bundle, **arguments)
+
+
+ONNXRUNTIME = """
+import time
+from types import SimpleNamespace
+
+import numpy as np
+
+SessionOptions = SimpleNamespace
+
+
+class InferenceSession:
+    def __init__(self, *_, **__):
+        pass
+
+    def get_outputs(self):
+        return [SimpleNamespace(name="logits")]
+
+    def run(self, names, inputs):
+        time.sleep(0.4)
+        return [np.zeros((len(inputs["image"]), 10))]
+"""
+
+
+def test_peers_that_are_slow_or_broken_hold_nobody_up(bundle, tmp_path, monkeypatch, capfd):
+    modules = {
+        "onnxruntime": ONNXRUNTIME,
+        "tf2onnx": "",
+        "openvino": "",
+        "torch": "",
+        "timm": "raise RuntimeError('operator torchvision::nms does not exist\\nand more')",
+    }
+    for name, text in modules.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def save(model, path, format):
+        if format == "openvino":
+            raise RuntimeError("no plugin for this processor\nand more")
+        path.write_text("")
+
+    monkeypatch.setattr(keras_export, "save", save)
+    monkeypatch.setattr(Progress.__init__, "__defaults__", (None, 0.0, 0.0))
+    words = ["--peers", "--rounds", "3", "--images", "40", "--seconds", "1", "--out", str(tmp_path / "out")]
+    assert main(["benchmark", str(bundle.path), *words]) == 0
+    out, err = capfd.readouterr()
+    rows = {row["form"]: row for row in csv.DictReader(io.StringIO((tmp_path / "out/benchmark.csv").read_text()))}
+    assert rows["onnx"]["cut_short"] == "1 of 3 rounds, 24 of 40 images"
+    assert float(rows["onnx"]["images_per_second_batch_1"]) == pytest.approx(2.5, rel=0.3)
+    assert "(slow: 1 of 3 rounds, 24 of 40 images)" in out
+    for form in ("timm", "timm_compiled", "timm_bfloat16"):
+        assert rows[form]["error"] == "not available: RuntimeError: operator torchvision::nms does not exist"
+    for form in ("openvino", "openvino_bfloat16"):
+        assert rows[form]["error"] == "not available: RuntimeError: no plugin for this processor"
+    assert all(rows[form]["error"] == "" for form in (*OURS, *STOCK))
+    # How far it is, form by form, and nothing of TensorFlow's.
+    *progress, last = err.splitlines()
+    assert last.startswith("wrote ")
+    assert all(line.startswith(f"{bundle.path.name}: ") for line in progress), progress
+    for doing in ("writing stock_tflite_int8", "comparing onnx", "timing onnx"):
+        assert any(doing in line for line in progress)

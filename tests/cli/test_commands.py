@@ -8,6 +8,8 @@ from PIL import Image
 import keras_convmixer
 from keras_convmixer.cli import main
 
+SMALL = ("model.dim=8", "model.depth=1", "augmentation.crop_scale=null", "training.epochs=1")
+
 
 def test_evaluate_prints_and_writes(run, capsys):
     assert main(["evaluate", str(run), "--json"]) == 0
@@ -86,7 +88,7 @@ def photographs(folder, *names):
 def test_class_names_that_no_terminal_can_show_are_refused_before_training(name, tmp_path, capsys):
     data = photographs(tmp_path / "photos", "dog", name)
     for words in (["data", data], ["train", "--data", data, "--workdir", str(tmp_path / "run")]):
-        assert main(words) == 1
+        assert main([*words, "--recipe", "digits"]) == 1
         out, err = capsys.readouterr()
         assert out == ""
         assert f"{name!r} cannot name a class: expected one line of visible characters" in err
@@ -119,3 +121,39 @@ def test_names_of_files_do_not_steer_the_terminal(run, tmp_path, capsys):
         out, err = capsys.readouterr()
         assert "[2J" in out
         assert not set(out + err) & set("\x1b\x9b")
+
+
+def test_photographs_without_a_recipe_are_for_finetune_and_it_is_said(tmp_path, capsys, monkeypatch):
+    # Nothing listens there: as on a machine without a network.
+    first, second = (f"http://127.0.0.1:9/{name}" for name in ("model.safetensors", "other.pth.tar"))
+    monkeypatch.setattr("keras_convmixer.variants.weight_sources", lambda name: (first, second))
+    data, workdir = photographs(tmp_path / "photos", "cat", "dog"), tmp_path / "run"
+    batch = ["--set", "training.batch_size=4"]
+    assert main(["train", "--data", data, "--workdir", str(workdir), *batch]) == 1
+    said, error = capsys.readouterr().err.splitlines()
+    assert said == "convmixer: no --recipe was given: taking finetune"
+    assert not (workdir / "recipe.yaml").exists()
+    # What to do without a network, as the command line says it.
+    assert f"{first}: the server cannot be reached" in error
+    assert second in error
+    assert "--set model.weights=FILE" in error
+    assert "convmixer convert FILE --out model.keras" in error
+    assert '="http' not in error
+    assert main(["data", data, "--no-timing", "--set", "model.input_size=[8, 8]"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "convmixer: no --recipe was given: taking finetune\n"
+    assert "training input" not in out
+    assert main(["data", data, "--no-timing", "--recipe", "digits", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert json.loads(out)["images_per_second"] == {}
+
+
+def test_a_training_on_few_classes_names_no_top_5(tmp_path, capsys):
+    data = photographs(tmp_path / "photos", "cat", "dog")
+    words = [*SMALL, "training.batch_size=4"]
+    words = [word for override in words for word in ("--set", override)]
+    assert main(["train", "--recipe", "digits", "--data", data, "--workdir", str(tmp_path / "run"), *words]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "top-1" in last
+    assert "top-5" not in last

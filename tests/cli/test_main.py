@@ -20,7 +20,10 @@ from keras_convmixer.errors import UserError
     [
         (["train", "--recipe", "cifar11", "--workdir", "W"], "cifar11: no such recipe"),
         (["train", "--workdir", "W", "--set", "training.epoch=5"], "did you mean 'training.epochs'"),
-        (["train", "--workdir", "W", "--data", "./nowhere"], "nowhere: no such file or folder"),
+        (
+            ["train", "--recipe", "digits", "--workdir", "W", "--data", "./nowhere"],
+            "nowhere: no such file or folder",
+        ),
         (["train", "--workdir", "W", "--devices", "GPU:3"], "no device GPU:3 here"),
         (["evaluate", "nowhere"], "nowhere: no such model folder"),
         (["predict", "nowhere", "photo.png"], "photo.png"),
@@ -30,7 +33,7 @@ from keras_convmixer.errors import UserError
         (["benchmark", "convmixer_tiny", "--threads", "0"], "threads must be at least 1, got 0"),
         (["train", "--workdir", "W", "--devices", "CPU:x"], "no device CPU:X here"),
         (
-            ["train", "--workdir", "W", "--data", "~nobody-of-this-name/photos"],
+            ["train", "--recipe", "digits", "--workdir", "W", "--data", "~nobody-of-this-name/photos"],
             "~nobody-of-this-name/photos: no such",
         ),
         (["train", "--recipe", "~nobody-at-all.yaml", "--workdir", "W"], "no such recipe"),

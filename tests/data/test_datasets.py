@@ -125,7 +125,7 @@ def test_corrupt_images_are_named_counted_and_left_out(tmp_path):
     data = open_dataset(tmp_path)
     skipped = dict(data.training().skipped)
     assert list(skipped) == ["cat/7.jpg", "dog/8.jpg", "dog/9.jpg"]
-    assert skipped["cat/7.jpg"] == "not a JPEG, PNG, GIF, BMP or WebP image"
+    assert skipped["cat/7.jpg"] == "not a JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"
     assert skipped["dog/8.jpg"] == "an empty file"
     assert "Invalid JPEG" in skipped["dog/9.jpg"]
     assert data.held_out().skipped == ()
@@ -189,7 +189,9 @@ def test_names_that_are_not_utf_8_are_read_and_can_be_printed(tmp_path):
         with open(name, "wb") as file:
             file.write(content)
     data = open_dataset(root)
-    assert dict(data.training().skipped) == {"cat/caf\\xe9.jpg": "not a JPEG, PNG, GIF, BMP or WebP image"}
+    assert dict(data.training().skipped) == {
+        "cat/caf\\xe9.jpg": "not a JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"
+    }
     images = data.split("all")
     place = images.names.index("dog/caf\\xe9.jpg")
     assert images.encoded(tf.constant(place, tf.int64)).numpy() == jpeg(7)

@@ -1,8 +1,10 @@
 import functools
 import io
 import struct
+import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from keras_convmixer.data.unreadable import reason
 from keras_convmixer.preprocessing import Preprocessing
 
 ORIENTATION = 0x0112
+pillow_heif.register_heif_opener()
 
 
 def picture(height=40, width=60):
@@ -48,6 +51,10 @@ LOSSLESS = [
     ("GIF", "L", {}),
     ("WEBP", "RGB", {"lossless": True}),
     ("WEBP", "RGBA", {"lossless": True}),
+    *[("TIFF", mode, {}) for mode in ("RGB", "RGBA", "L", "P", "1", "CMYK")],
+    ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+    ("AVIF", "RGB", {}),
+    ("HEIF", "RGB", {}),
 ]
 
 
@@ -66,9 +73,10 @@ def test_jpegs_are_within_one_level_of_pillow(mode, options):
     assert np.abs(difference).max() <= 1
 
 
-def test_sixteen_bits_become_the_upper_eight():
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_become_the_upper_eight(kind):
     levels = (np.arange(40 * 60).reshape(40, 60) * 27).astype(np.uint16)
-    pixels = decoded(encode(levels, "PNG"))
+    pixels = decoded(encode(levels, kind))
     np.testing.assert_array_equal(pixels, np.repeat((levels >> 8)[..., None], 3, axis=-1))
 
 
@@ -91,7 +99,9 @@ def turned(pixels, orientation):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind, order", [("JPEG", ">"), ("JPEG", "<"), ("PNG", "<"), ("WEBP", ">")])
+@pytest.mark.parametrize(
+    "kind, order", [("JPEG", ">"), ("JPEG", "<"), ("PNG", "<"), ("WEBP", ">"), ("AVIF", ">"), ("HEIF", ">")]
+)
 def test_exif_orientation_is_followed(kind, order, orientation):
     options = {"lossless": True} if kind == "WEBP" else {}
     upright = decoded(encode(picture(), kind, **options))
@@ -123,16 +133,36 @@ def truncated(kind):
     return encoded[: len(encoded) // 2]
 
 
+def tiled_tiff(side, tile):
+    """A small TIFF in one tile, which may say that it is larger than the image."""
+    content = zlib.compress(bytes(10**6))
+    tags = {256: side, 257: side, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 134, 325: len(content)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + content
+
+
 BMP = encode(picture(), "BMP")
 NO_IMAGES = {
     "nothing": (b"", "an empty file"),
-    "web page": (b"<!DOCTYPE html><html><body>404</body></html>", "not a JPEG, PNG, GIF, BMP or WebP image"),
-    "TIFF": (encode(picture(), "TIFF"), "not a JPEG, PNG, GIF, BMP or WebP image"),
+    "web page": (
+        b"<!DOCTYPE html><html><body>404</body></html>",
+        "not a JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF or HEIC image",
+    ),
+    "ICO": (encode(picture(), "ICO"), "not a JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"),
     "start of a JPEG": (b"\xff\xd8\xff", "Invalid JPEG"),
     "start of a PNG": (b"\x89PNG\r\n\x1a\n", "Invalid PNG"),
     "half a JPEG": (truncated("JPEG"), "Invalid JPEG"),
     "half a PNG": (truncated("PNG"), "Invalid PNG"),
     "half a GIF": (truncated("GIF"), "truncated"),
+    "half a TIFF": (truncated("TIFF"), "TIFF"),
+    "half an AVIF": (truncated("AVIF"), "AVIF"),
+    "half a HEIC": (truncated("HEIF"), "Invalid HEIC"),
+    "float TIFF": (encode(Image.new("F", (9, 9)), "TIFF"), "its numbers have 32 bits"),
+    "huge TIFF": (
+        encode(Image.new("1", (20_000, 20_000)), "TIFF", compression="group4"),
+        "more than 89,478,485 pixels",
+    ),
+    "huge tile in a TIFF": (tiled_tiff(8, tile=30_000), "more than 89,478,485 pixels"),
     "half a BMP": (truncated("BMP"), "truncated"),
     "half a WebP": (truncated("WEBP"), "could not create decoder object"),
     "huge PNG": (encode(Image.new("1", (20_000, 20_000)), "PNG"), "more than 89,478,485 pixels"),

@@ -1,5 +1,6 @@
 """`convmixer data`: what is in a data set and what a recipe makes of it."""
 
+import io
 import json
 
 import numpy as np
@@ -9,7 +10,9 @@ from PIL import Image
 from keras_convmixer import Preprocessing
 from keras_convmixer.cli import main
 from keras_convmixer.data import datasets, survey
+from keras_convmixer.data.encoded_images import in_memory
 from keras_convmixer.data.training_stream import training_batches
+from keras_convmixer.progress import Progress
 from keras_convmixer.recipes import Augmentation
 
 RECIPE = Augmentation(crop_scale=(0.5, 1.0), flip=0.5, mixup=0.5, cutmix=0.5, random_erasing=0.5)
@@ -36,7 +39,7 @@ def test_counts_sizes_and_unreadable_files(photos):
     assert {name: train.counts[name] + validation.counts[name] for name in train.counts} == {"cat": 6, "dog": 2}
     sizes = np.concatenate([train.sizes, validation.sizes])
     assert sorted(map(tuple, sizes)) == sorted([(20 + i, 30) for i in range(6)] + [(20, 30), (21, 30)])
-    assert train.unreadable == (("dog/2.png", "not a JPEG, PNG, GIF, BMP or WebP image"),)
+    assert train.unreadable == (("dog/2.png", "not a JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"),)
     assert list(found.stages) == ["read", "decode, crop", "augment", "mix", "all"]
     assert all(rate is None or rate > 0 for rate in found.stages.values())
     table = found.as_table()
@@ -70,6 +73,17 @@ def test_a_contact_sheet_shows_the_batch_that_the_model_will_see(tmp_path):
     np.testing.assert_array_equal(tile[7::14, 7::14], pixels[0].round())
 
 
+def test_how_far_the_timing_is_is_shown_and_it_can_be_left_out(photos, monkeypatch, capsys):
+    monkeypatch.setattr(Progress.__init__, "__defaults__", (None, 0.0, 0.0))
+    dataset = datasets.open_dataset(photos, allow_corrupt=True)
+    assert survey.survey(dataset, SIZE, RECIPE, timing=False).stages == {}
+    assert "timing" not in capsys.readouterr().err
+    survey.survey(dataset, SIZE, RECIPE)
+    lines = capsys.readouterr().err.splitlines()
+    for stage in ("read", "decode, crop", "augment", "mix"):
+        assert any(line.startswith(f"timing the training input: {stage}: ") for line in lines)
+
+
 def test_the_command_prints_and_writes(photos, tmp_path, capsys):
     words = ["data", str(photos), "--recipe", "digits", "--set", "model.input_size=[16, 16]", "--json"]
     assert main([*words, "--out", str(tmp_path)]) == 0
@@ -85,7 +99,7 @@ def test_the_command_prints_and_writes(photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     "words, expected",
     [
-        (["./nowhere"], "nowhere: no such file or folder"),
+        (["./nowhere", "--recipe", "digits"], "nowhere: no such file or folder"),
         (["digits", "--recipe", "digit"], "digit: no such recipe"),
         (["digits", "--set", "augmentation.flips=1"], "did you mean 'augmentation.flip'"),
     ],
@@ -96,3 +110,31 @@ def test_bad_input_gets_one_line(words, expected, capsys):
     assert out == ""
     assert expected in err
     assert err.count("\n") == 1
+
+
+def captions(path, classes):
+    """A contact sheet of two classes, and what stands below its first image of each."""
+    labels, pixels = np.array([0, 1] * 4), [Image.new("L", (8, 8), 255)] * 8
+    encoded = []
+    for image in pixels:
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        encoded.append(file.getvalue())
+    images = in_memory(classes, labels, map(str, labels), encoded)
+    survey.write_contact_sheet(path, images, Preprocessing((8, 8), 1.0, "bilinear"), Augmentation())
+    with Image.open(path) as sheet:
+        rows = np.asarray(sheet)[6 + 112 : 6 + 112 + 16]
+        tiles = [rows[:, 6 + i * 118 : 6 + (i + 1) * 118] for i in range(8)]
+        return sheet.height, {tile.tobytes() for tile in tiles}
+
+
+def test_captions_are_drawn_in_a_font_that_has_their_letters(tmp_path, own_font):
+    height, shown = captions(tmp_path / "sheet.png", ("犬", "猫"))
+    assert len(shown) == 2, "boxes would be alike"
+    assert height == captions(tmp_path / "sheet.png", ("a", "b"))[0]
+
+
+def test_classes_whose_names_no_font_has_are_numbered(tmp_path, no_such_font):
+    height, shown = captions(tmp_path / "sheet.png", ("犬", "猫"))
+    assert shown == captions(tmp_path / "sheet.png", ("#1", "#2"))[1]
+    assert height > captions(tmp_path / "sheet.png", ("a", "b"))[0], "it is said what the numbers are"

@@ -49,7 +49,7 @@ def levels(stream):
 
 UNREADABLE = {
     "truncated JPEG": (encoded(9, "JPEG")[:300], "Invalid JPEG"),
-    "HTML": (b"<!DOCTYPE html><html></html>", "not a JPEG, PNG, GIF, BMP or WebP image"),
+    "HTML": (b"<!DOCTYPE html><html></html>", "not a JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"),
     "zero bytes": (b"", "an empty file"),
     "huge PNG": (saved(Image.new("1", (20_000, 20_000)), "PNG"), "an image of more than"),
 }

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
 
 from keras_convmixer.bundles import Bundle
 from keras_convmixer.data import decode
@@ -133,6 +135,15 @@ def test_saved_model_takes_files_of_any_size(saved_model_report, bundle):
     of_images = signatures["serving_default"](images=images)
     for name in ("probabilities", "logits", "features"):
         np.testing.assert_allclose(of_files[name], of_images[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "BMP", "TIFF", "AVIF"])
+def test_saved_model_says_which_files_it_reads(saved_model_report, kind):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), "red").save(file, kind)
+    serve = tf.saved_model.load(saved_model_report.path).signatures["serve_bytes"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="neither a JPEG nor a PNG image"):
+        serve(image_bytes=tf.constant([file.getvalue()]))
 
 
 def test_saved_model_folder(saved_model_report):

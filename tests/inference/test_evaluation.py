@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import shutil
+import warnings
 
 import keras
 import numpy as np
@@ -274,3 +275,27 @@ def test_the_confusion_matrix_is_drawn_as_shares_of_each_class(tmp_path):
     for share in (0.0, 0.1, 0.9, 1.0):
         blue = np.multiply(colormaps["Blues"](share)[:3], 255)
         assert min(np.abs(blue - colour).max() for colour in broad) <= 2, share
+
+
+def picture(folder, names):
+    evaluation(np.eye(2), [0, 1], names).save(folder)
+    with Image.open(folder / "confusion_matrix.png") as image:
+        return np.asarray(image)
+
+
+def test_names_are_drawn_in_a_font_that_has_their_letters(tmp_path, own_font):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one, other = (picture(tmp_path, names) for names in (("犬", "猫"), ("猫", "犬")))
+    assert one.shape == other.shape
+    assert (one != other).any(), "boxes would be alike"
+
+
+def test_names_that_no_font_has_are_numbers_of_rows(tmp_path, no_such_font):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of a letter that it draws as a box
+        numbers = picture(tmp_path, ("犬", "猫"))
+    assert (numbers.shape != picture(tmp_path, ("#1", "#2")).shape) or (
+        numbers != picture(tmp_path, ("#1", "#2"))
+    ).any(), "it is said what the numbers are"
+    picture(tmp_path, ("$^$", "$x"))  # no formula

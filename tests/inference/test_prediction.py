@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from keras_convmixer.bundles import Bundle
-from keras_convmixer.inference.prediction import Prediction, Predictions, find_images, predict
+from keras_convmixer.inference.image_files import find_images
+from keras_convmixer.inference.prediction import Prediction, Predictions, predict
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.preprocessing import Preprocessing
 
@@ -75,30 +76,34 @@ def test_bad_arguments(bundle, photos, arguments):
         predict(bundle, [photos], **arguments)
 
 
-def names(root, found):
-    return [path.relative_to(root).as_posix() for path in found]
+def names(root, paths):
+    return [file.path.relative_to(root).as_posix() for file in find_images(paths, None)]
 
 
 def test_folders_are_searched_for_image_files(photos):
     (photos / ".hidden.png").write_bytes(b"")
-    assert names(photos, find_images([photos])) == ["0.png", "1.PNG", "below/2.jpeg", "broken.jpg"]
+    assert names(photos, [photos]) == ["0.png", "1.PNG", "below/2.jpeg", "broken.jpg"]
 
 
 def test_patterns_and_no_file_twice(photos):
-    found = find_images([photos / "*.png", photos / "**" / "*.jp*g", photos / "0.png", photos / "below"])
-    assert names(photos, found) == ["0.png", "below/2.jpeg", "broken.jpg"]
+    paths = [photos / "*.png", photos / "**" / "*.jp*g", photos / "0.png", photos / "below"]
+    assert names(photos, paths) == ["0.png", "below/2.jpeg", "broken.jpg"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern(photos):
     (photos / "0.png").rename(photos / "a[0].png")
-    assert names(photos, find_images([photos / "a[0].png"])) == ["a[0].png"]
+    assert names(photos, [photos / "a[0].png"]) == ["a[0].png"]
 
 
 @pytest.mark.parametrize("path", ["missing.png", "*.webp", "empty"])
-def test_nothing_found_names_the_argument(photos, path):
+def test_what_is_not_there_is_named_and_does_not_stop_the_others(bundle, photos, path):
     (photos / "empty").mkdir()
+    missing, first = predict(bundle, [photos / path, photos / "0.png"], top=1)
+    assert missing.path == photos / path
+    assert missing.error.startswith("no ")
+    assert first.error is None
     with pytest.raises(FileNotFoundError) as error:
-        find_images([photos / "0.png", photos / path])
+        predict(bundle, [photos / path, photos / "nor.this"])
     assert str(photos / path) in str(error.value)
 
 

@@ -26,7 +26,7 @@ def run(workdir: Path, mine: tuple[tf.data.Dataset, tf.data.Dataset]) -> float:
     predictions = keras_convmixer.predict(workdir, ["a.png", Path("b.png")], top=3)
     for prediction in predictions:
         name, probability = prediction.classes[0]
-        print(prediction.path.name, name.upper(), probability + 0.5)
+        print(prediction.path, name.upper(), probability + 0.5)
     report = keras_convmixer.export(bundle, workdir, format="tflite", quantize="int8", images=10)
     print(report.as_table(), report.size + 1, keras_convmixer.load("saved_models/digits").classes[0].upper())
     preprocessing = keras_convmixer.Preprocessing((32, 32), 1.0, "bilinear")

@@ -3,9 +3,11 @@
 import contextlib
 import hashlib
 import multiprocessing
+import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,7 +131,7 @@ def test_an_interrupted_process_is_resumed_by_the_next(server, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("keras_convmixer.weights.download._reason", interrupt)
+        patch.setattr("keras_convmixer.weights.download.why", interrupt)
         with pytest.raises(KeyboardInterrupt):
             download(server.url, timeout=0.3)
     assert download(server.url).read_bytes() == DATA
@@ -243,5 +245,26 @@ def test_create_model_takes_an_address(server, tmp_path):
 def test_the_published_weights_say_where_else_they_are(server, monkeypatch):
     sources = (server.url.replace("weights", "absent"), server.url)
     monkeypatch.setattr("keras_convmixer.variants.weight_sources", lambda name: sources)
-    with pytest.raises(OSError, match=f'answered 404.*at another address: weights="{server.url}"'):
+    with pytest.raises(OSError, match=f"answered 404.*; {server.url} has the same weights.*weights=FILE"):
         create_model("convmixer_768_32", weights="imagenet")
+
+
+def test_weights_fetched_by_hand_are_taken_from_where_the_error_says(server, tmp_path, monkeypatch):
+    save_torch(create_model("convmixer_tiny"), tmp_path / "tiny.safetensors")
+    server.location = "https://127.0.0.1:9/tiny.safetensors"
+    monkeypatch.setattr("keras_convmixer.variants.weight_sources", lambda name: (server.url, server.url))
+    with pytest.raises(OSError) as caught:
+        create_model("convmixer_tiny", weights="imagenet")
+    place = Path(re.search(r"Fetched by hand, it may lie at (\S+);", str(caught.value))[1])
+    content = (tmp_path / "tiny.safetensors").read_bytes()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content[:-100])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        create_model("convmixer_tiny", weights="imagenet")
+    place.write_bytes(content)
+    asked = len(server.requests)
+    create_model("convmixer_tiny", weights="imagenet")
+    assert len(server.requests) == asked
+    place.write_bytes(content[:-1] + b"!")
+    with pytest.raises(OSError, match="has changed: its SHA-256 is"):
+        create_model("convmixer_tiny", weights="imagenet")

@@ -10,20 +10,26 @@ from pathlib import Path
 
 import filelock
 
+# Bytes: half as much again as the largest image that is decoded takes without any compression.
+LARGEST_IMAGE = 2**29
 
-def read_regular(path):
-    """The content of a regular file.
+
+def read_regular(path, most=LARGEST_IMAGE):
+    """The content of a regular file of at most `most` bytes.
 
     A FIFO would keep its reader waiting for ever, and some devices never end: what a path leads to is looked at
     once it is open, so that nothing can take its place in between, and opened without waiting.
 
     Raises:
-        OSError: there is no such file, it cannot be read, or it is a folder, a FIFO, a device or a socket.
+        OSError: there is no such file, it cannot be read or is larger, or it is a folder, FIFO, device or socket.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
+        if status.st_size > most:
+            raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read()
     finally:

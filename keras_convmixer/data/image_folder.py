@@ -53,7 +53,13 @@ def read_folder(path):
         FileNotFoundError, NotADirectoryError, PermissionError: the folder cannot be read.
         ValueError: it has no images, an empty class, a single class, or a class that its train split lacks.
     """
-    root = _unwrapped(Path(path))
+    try:
+        return _read_folder(_unwrapped(Path(path)))
+    except RecursionError:
+        raise UserError(f"{path}: its folders lie in each other too deep to be followed") from None
+
+
+def _read_folder(root):
     parts = {folder: SPLITS[folder.lower()] for folder in _entries(root)[0] if folder.lower() in SPLITS}
     parts = {folder: split for folder, split in parts.items() if _holds_classes(root / folder)}
     if not parts:
@@ -143,15 +149,22 @@ def _entries(folder, follow_links=True):
             for entry in entries:
                 if _hidden(entry.name):
                     continue
-                if entry.is_dir(follow_symlinks=follow_links):
+                if _is_folder(entry, follow_links):
                     folders.append(entry.name)
-                elif is_image(entry.name) and (entry.is_file() or entry.is_symlink()):
+                elif is_image(entry.name) and (entry.is_symlink() or entry.is_file()):
                     files.append(_file(entry))
     except PermissionError:
         raise PermissionError(f"{folder}: no permission to read this folder") from None
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder}: no such file or folder") from None
     return sorted(folders), sorted(files)
+
+
+def _is_folder(entry, follow_links):
+    try:
+        return entry.is_dir(follow_symlinks=follow_links)
+    except OSError:  # a ring of links
+        return False
 
 
 def _file(entry):

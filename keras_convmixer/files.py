@@ -67,10 +67,14 @@ def replacing(path):
         shutil.rmtree(room, ignore_errors=True)
 
 
-def locked(path):
-    """A context in which no other process holds the same lock file. It is let go of when a process ends."""
+def locked(path, wait=True):
+    """A context in which no other process holds the same lock file. It is let go of when a process ends.
+
+    Args:
+        path: the lock file. wait: whether to wait for a process that holds it, or else raise TimeoutError.
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(path)
+    return filelock.FileLock(path, timeout=-1 if wait else 0)
 
 
 def write_text(path, text):

@@ -4,11 +4,16 @@ import io
 import multiprocessing
 import os
 import resource
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 import zipfile
 
 import pytest
 
+from keras_convmixer import files
 from keras_convmixer.data import archive
 
 IMAGES = {f"photos/{name}/{i}.jpg": os.urandom(700) for name in ("cat", "dog") for i in range(4)}
@@ -75,12 +80,12 @@ def test_a_changed_archive_is_unpacked_anew(tmp_path, cache):
     assert "photos/cat/new.png" in contents(second)
 
 
-def test_only_folders_and_images_are_written(tmp_path, cache):
+def test_only_images_and_their_folders_are_written(tmp_path, cache):
     others = {"README.md": b"text", "photos/cat/run.sh": b"rm", "photos/cat/.hidden.jpg": b"", "noext": b""}
     path = write_zip(tmp_path / "a.zip", IMAGES | others | {"photos/empty/": b""})
     folder = archive.unpack(path)
     assert contents(folder) == IMAGES
-    assert (folder / "photos" / "empty").is_dir()
+    assert not (folder / "photos" / "empty").exists()
 
 
 @pytest.mark.parametrize("kind", ["a.tar", "a.tar.gz", "a.zip"])
@@ -299,7 +304,7 @@ def test_more_folders_than_any_set_of_images_has(tmp_path, cache, monkeypatch):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as file:
         for i in range(51):
-            file.writestr(f"photos/{i}/", b"")
+            file.writestr(f"photos/{i}/1.jpg", b"")
     with pytest.raises(ValueError, match="more than 50 folders"):
         archive.unpack(path)
     assert not list(cache.rglob("photos"))
@@ -325,3 +330,131 @@ def test_what_is_no_image_counts_as_well(tmp_path, cache, monkeypatch):
     parts = header("notes.txt", 300 << 20, tarfile.REGTYPE), (b"\0", 300 << 20)
     with pytest.raises(ValueError, match="more than a set of images can"):
         archive.unpack(write_gzipped(tmp_path / "a.tar.gz", *parts))
+
+
+def with_size(header, size):
+    """A tar header that claims another size, as large or negative ones are written."""
+    header = bytearray(header)
+    header[124:136] = (0xFF if size < 0 else 0x80).to_bytes() + size.to_bytes(11, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+NOTE = header("note.txt", 0, tarfile.REGTYPE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        NOTE + with_size(NOTE, -512),
+        NOTE + with_size(header("x", 0, tarfile.XHDTYPE), -512) + b"a" * 2048,
+        NOTE + header("x", 512, tarfile.XHDTYPE) + b"13 size=-512\n".ljust(512, b"\0") + NOTE,
+    ],
+    ids=["member", "extended header", "pax"],
+)
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_a_size_below_0_does_not_go_round_in_circles(content, name, tmp_path, cache):
+    content += bytes(1024)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    with pytest.raises(ValueError, match="is damaged or incomplete: a size of -512"):
+        archive.unpack(tmp_path / name)
+
+
+def test_a_header_of_digits_is_soon_refused(tmp_path, cache):
+    path = tmp_path / "a.tar"
+    path.write_bytes(header("x", 1 << 19, tarfile.XHDTYPE) + b"1" * (1 << 19) + NOTE + bytes(1024))
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="a number of more than 100 digits"):
+        archive.unpack(path)
+    assert time.monotonic() - began < 5
+
+
+def test_headers_for_all_members_do_not_pile_up(tmp_path, cache):
+    path, part = tmp_path / "a.tar", b""
+    for i in range(33):
+        part += header("g", 512, tarfile.XGLTYPE) + (b"13 kind%02d=dd\n" % i)[:13].ljust(512, b"\0") + NOTE
+    path.write_bytes(part + bytes(1024))
+    with pytest.raises(ValueError, match="more than 32 headers for all its members"):
+        archive.unpack(path)
+
+
+@pytest.mark.parametrize("kind", ["a.tar.gz", "a.zip"])
+def test_members_that_are_no_images_count_too_and_leave_no_folders(kind, tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(archive, "ALWAYS_ALLOWED", 1_000_000)
+    others = {f"photos/{i}/": b"" for i in range(150)} | {f"{i}.txt": b"" for i in range(150)}
+    path = tmp_path / kind
+    if kind == "a.zip":
+        write_zip(path, others)
+        path.write_bytes(path.read_bytes())
+        monkeypatch.setattr(archive, "MOST_GROWTH", 1)
+    else:
+        write_gzipped(path, b"".join(header(name, 0, tarfile.REGTYPE) for name in others), bytes(1024))
+    with pytest.raises(ValueError, match="more than a set of images can"):
+        archive.unpack(path)
+    assert nothing_left(cache)
+
+
+def test_folders_around_an_image_count_too(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(archive, "MOST_FOLDERS", 50)
+    path = write_zip(tmp_path / "a.zip", {f"{'/'.join(str(i) * 20)}/1.jpg": b"" for i in range(3)})
+    with pytest.raises(ValueError, match="more than 50 folders"):
+        archive.unpack(path)
+
+
+@pytest.mark.parametrize("method, name", [(zipfile.ZIP_LZMA, "lzma"), (zipfile.ZIP_BZIP2, "bzip2")])
+def test_what_unpacks_to_a_million_times_its_size_is_refused(method, name, tmp_path, cache):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as file, file.open("cat/1.jpg", "w") as member:
+        for _ in range(100):
+            member.write(bytes(1 << 20))
+    before = peak_memory()
+    with pytest.raises(ValueError, match=f"it is compressed by {name}; expected deflate or none"):
+        archive.unpack(path)
+    assert peak_memory() - before < 50e6
+
+
+def test_a_zip_that_is_nothing_but_a_list_of_members_is_refused(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(archive, "ALWAYS_ALLOWED_LIST", 10_000)
+    write_zip(tmp_path / "a.zip", IMAGES)
+    assert contents(archive.unpack(tmp_path / "a.zip")) == IMAGES
+    write_zip(tmp_path / "b.zip", {f"{i}.txt": b"" for i in range(300)})
+    with pytest.raises(ValueError, match="the list of its members is longer than"):
+        archive.unpack(tmp_path / "b.zip")
+
+
+@pytest.mark.parametrize("start", ["../", "photos/"])
+def test_a_name_of_a_million_characters_is_not_repeated(start, tmp_path, cache):
+    path = write_tar(tmp_path / "a.tar", {start + "n" * 900_000 + ".jpg": b""})
+    with pytest.raises((ValueError, OSError), match=r"a\.tar cannot be unpacked") as error:
+        archive.unpack(path)
+    assert len(str(error.value)) < 500
+
+
+def test_any_archive_clears_away_what_a_killed_process_left_of_another(tmp_path, cache):
+    first = archive.unpack(write(tmp_path / "a.tar", IMAGES)).parent
+    second = archive.unpack(write(tmp_path / "b.tar", IMAGES)).parent
+    for room in (first, second):
+        (room / "images").rename(room / ".writing-killed")
+    with files.locked(second / "lock"):
+        archive.unpack(write(tmp_path / "c.tar", IMAGES))
+    assert not (first / ".writing-killed").exists()
+    assert (second / ".writing-killed").exists()
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_is_stopped_leaves_nothing(name, tmp_path, cache):
+    path = write(tmp_path / "a.zip", {f"cat/{i}.jpg": b"x" for i in range(60_000)})
+    program = "import sys; from keras_convmixer.cli.main import main; sys.exit(main(['data', sys.argv[1]]))"
+    process = subprocess.Popen([sys.executable, "-c", program, path], env=os.environ, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(cache.glob("archives/*/.writing-*/images/cat")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert process.poll() is None
+        process.send_signal(name)
+        assert process.wait(60) == {signal.SIGINT: 130, signal.SIGTERM: 143}[name]
+    finally:
+        process.kill()
+    assert nothing_left(cache)
+    assert not list(cache.glob("archives/*/.writing-*"))

@@ -15,6 +15,7 @@ from keras_convmixer import files
 from keras_convmixer.errors import UserError, one_line
 from keras_convmixer.experiments.runs import FAILED, Comparison, Run
 from keras_convmixer.recipes import Recipe
+from keras_convmixer.recipes.recipe import parsed_yaml
 from keras_convmixer.recipes.sections import explained, section
 
 Keys = dict[str, Any]
@@ -45,7 +46,7 @@ class Grid:
         """Reads a grid from YAML. Raises ValueError, in one line, where it is none, and OSError."""
         path = files.expanded(path)
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = parsed_yaml(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise UserError(f"{path} is not YAML: {one_line(error)}") from None
         if not isinstance(values, dict):

@@ -16,6 +16,8 @@ from keras_convmixer.errors import UserError
 from keras_convmixer.recipes.sections import Augmentation, Data, Model, Optimizer, Training, explained, section
 
 _MOST_BASES = 10
+# A recipe has about a hundred values.
+_MOST_VALUES = 10_000
 
 
 @section
@@ -85,6 +87,24 @@ def list_recipes() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
+def parsed_yaml(text):
+    """The plain values in YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none, or has more than 10,000 values: with references, few lines make billions.
+        RecursionError, ValueError: lists lie in each other too deep, or a date or number is out of range.
+    """
+    values = yaml.safe_load(text)
+    count, left = 0, [values]
+    while left:
+        value = left.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise yaml.YAMLError(f"it has more than {_MOST_VALUES:,} values")
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return values
+
+
 def _with_bases(name_or_path):
     """The values of a recipe, on top of those of the recipes that it names as its base."""
     layers, source = [], name_or_path
@@ -95,7 +115,7 @@ def _with_bases(name_or_path):
         layers.append(_parsed(text, source))
         base = layers[-1].pop("base", None)
         if base is not None and not isinstance(base, str):
-            raise UserError(f"{source}: base must be a recipe's name or path, got {base!r}")
+            raise UserError(f"{source}: base must be a recipe's name or path, got {base!r:.200}")
         source = base if base is None or base in list_recipes() else folder / base
     values = {}
     for layer in reversed(layers):
@@ -120,7 +140,7 @@ def _read(name_or_path):
 
 def _parsed(text, source):
     try:
-        values = yaml.safe_load(text)
+        values = parsed_yaml(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # a ValueError of dates and numbers out of range
         raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -139,7 +159,7 @@ def _parsed_override(override, values):
         if not isinstance(values, dict):
             raise UserError(f"{override!r}: {section_name!r} is not a section")
     try:
-        nested = {name: yaml.safe_load(text)}
+        nested = {name: parsed_yaml(text)}
     except (yaml.YAMLError, RecursionError, ValueError):
         raise UserError(f"{override!r}: {text!r} is not a YAML value") from None
     for section_name in reversed(sections):

@@ -46,7 +46,7 @@ def explained(cls, error):
 def _explained(cls, error):
     key = ".".join(str(part) for part in error["loc"] if not isinstance(part, int))
     if error["type"] != "unexpected_keyword_argument":
-        return f"{key}: {error['msg'].lower()}, got {error['input']!r}"
+        return f"{key}: {error['msg'].lower()}, got {error['input']!r:.200}"
     *sections, name = (str(part) for part in error["loc"])
     for part in sections:
         cls = next(field.type for field in dataclasses.fields(cls) if field.name == part)

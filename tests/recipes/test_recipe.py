@@ -1,4 +1,5 @@
 import dataclasses
+import time
 
 import pytest
 from hypothesis import given
@@ -84,6 +85,28 @@ def test_refuses_what_it_does_not_know(written, tmp_path, monkeypatch, text, mes
         Recipe.load(written(text))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("key", ["seed", "base", "model.mean", "optimizer.arguments"])
+def test_a_few_lines_that_stand_for_billions_are_soon_refused(written, key):
+    inner = [f"&a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]" for i in range(12)]
+    text = "{" + key.replace(".", ": {") + ": {all: [" + ", ".join(inner) + "]}}" + "}" * key.count(".")
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="is not YAML: it has more than 10,000 values") as caught:
+        Recipe.load(written(text))
+    assert len(str(caught.value)) < 500
+    assert time.monotonic() - began < 5
+
+
+def test_a_long_value_is_not_repeated_in_full(written):
+    with pytest.raises(ValueError, match=r"seed: .* got \[") as caught:
+        Recipe.load(written(f"seed: {[1] * 9000}"))
+    assert len(str(caught.value)) < 500
+
+
+def test_references_that_are_few_are_read(written):
+    text = "model: {mean: &half [0.5, 0.5, 0.5], std: *half}"
+    assert Recipe.load(written(text)).model.std == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(

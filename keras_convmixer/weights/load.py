@@ -15,6 +15,7 @@ from keras_convmixer import files
 from keras_convmixer.errors import first_line
 from keras_convmixer.weights import state_dict
 from keras_convmixer.weights.download import download
+from keras_convmixer.weights.keras_file import building_at_most, count_numbers
 from keras_convmixer.weights.stored_array import CheckpointError, StoredArray
 from keras_convmixer.weights.torch_file import open_torch
 
@@ -25,9 +26,6 @@ SAFETENSORS_DTYPES = {
     "F64": np.dtype("float64"),
     "I64": np.dtype("int64"),
 }
-
-# What a part of a .keras file may unpack to, in bytes: a description of layers, and weights however small the file.
-_LARGEST_CONFIG, _ALWAYS_ALLOWED = 16 * 2**20, 2**28
 
 
 def load_weights(model, source, *, ema=False, may_resample=(), new_head=False):
@@ -50,6 +48,7 @@ def load_weights(model, source, *, ema=False, may_resample=(), new_head=False):
     path = fetch(source)
     try:
         if path.name.endswith(".h5"):
+            count_numbers(path)
             # It knows no layer names and no architecture: Keras itself compares it, layer by layer.
             _keras(model.load_weights, path)
         else:
@@ -67,8 +66,9 @@ def load_model(path):
     Raises:
         CheckpointError: the file is not what it should be, or weights in it are not finite. OSError: there is none.
     """
-    _check_sizes(path)
-    model = _keras(keras.saving.load_model, path, compile=False, safe_mode=True)
+    path = Path(path)
+    with building_at_most(count_numbers(path)):
+        model = _keras(keras.saving.load_model, path, compile=False, safe_mode=True)
     try:
         _check_finite(model)
     except CheckpointError as error:
@@ -164,23 +164,10 @@ def _without_wrappers(state):
 def _keras(read, path, *arguments, **options):
     try:
         return read(path, *arguments, **options)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except Exception as error:  # Keras and h5py raise whatever their parts raise on a damaged or foreign file.
         raise CheckpointError(f"{path} cannot be loaded: {first_line(error)}") from error
-
-
-def _check_sizes(path):
-    """Raises CheckpointError where a .keras file would unpack to far more than it is, to fill memory."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise CheckpointError(f"{path} is not a .keras file, or is damaged: {first_line(error)}") from None
-    for member in members:
-        # Weights hardly compress, but those of a new model are zeros here and there.
-        weights = member.filename.endswith(".h5")
-        most = max(_ALWAYS_ALLOWED, 10 * member.compress_size) if weights else _LARGEST_CONFIG
-        if member.file_size > most:
-            raise CheckpointError(f"{path}: {member.filename[:80]} would unpack to {member.file_size:,} bytes")
 
 
 def _check_finite(model):

@@ -149,8 +149,10 @@ def as_logits(model):
         bare = layers.Dense.from_config(last.get_config() | {"activation": None, "name": "head"})
         output = bare(last.input)
         bare.set_weights(last.get_weights())
-    # A dictionary of one output is made plain, too.
-    is_plain = model.input is images and model.output is output
+    # A dictionary of one output is made plain, too. A Sequential has none, and does not know its input by name.
+    is_plain = output is outputs[0] and (
+        isinstance(model, keras.Sequential) or (model.input is images and model.output is output)
+    )
     return model if is_plain else keras.Model(images, output, name=model.name)
 
 

@@ -35,8 +35,8 @@ def count_numbers(path):
     except (CheckpointError, FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # zipfile and h5py raise whatever their parts raise on a damaged file.
-        kind = "a .keras file" if path.suffix == ".keras" else "an HDF5 file of weights"
-        raise CheckpointError(f"{path} is not {kind}, or is damaged: {first_line(error)}") from None
+        kind = "a .keras file" if path.suffix == ".keras" else "HDF5"
+        raise CheckpointError(f"{path} cannot be loaded: not {kind}, or damaged: {first_line(error)}") from None
 
 
 def _unpacked(path):
@@ -54,7 +54,7 @@ def _unpacked(path):
                     f"{path}: {member.filename[:80]} would unpack to {member.file_size:,} bytes{by}"
                 )
         if WEIGHTS not in archive.namelist():
-            raise CheckpointError(f"{path} is not a .keras file with weights: it has no {WEIGHTS}")
+            raise CheckpointError(f"{path} cannot be loaded: it has no {WEIGHTS}")
         return archive.read(WEIGHTS)
 
 

@@ -85,7 +85,20 @@ def damaged(rng, content, others=()):
 def value(rng, depth=0):
     """A plain value as JSON and YAML have them, or nearly."""
     odd = [None, True, False, 0, -1, 1, 0.5, 1e308, float("nan"), float("inf"), 10**30, "", "x", "null", "\x1b[2J"]
-    odd += ["a\nb", "\u2028", "é" * 50, 10**400, [1] * 1000, "../../etc/passwd", 224, [8, 8], "1e-3", "9" * 5000]
+    odd += [
+        "a\nb",
+        "\u2028",
+        "é" * 50,
+        10**400,
+        [1] * 1000,
+        "../../etc/passwd",
+        224,
+        [8, 8],
+        "1e-3",
+        "9" * 5000,
+        10**9,
+        [3 * 10**4] * 2,
+    ]
     if depth > 3 or rng.random() < 0.7:
         return rng.choice(odd)
     items = [value(rng, depth + 1) for _ in range(rng.randrange(4))]
@@ -190,8 +203,10 @@ class Cases:
                 content = f"seed: !!{tag} ['touch {self.canary}']\n{text}".encode()
             case 2:
                 depth = rng.choice((5, 9, 30))
-                names = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]" for i in range(depth)]
-                content = "\n".join([*names, text]).encode()
+                names = [f"- &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]" for i in range(depth)]
+                key = rng.choice(("base", "seed", "model", "optimizer", "zzz"))
+                inner = rng.choice(("", "  mean:\n", "  arguments:\n", "  name:\n"))
+                content = "\n".join([f"{key}:\n{inner}", *(f"    {name}" for name in names)]).encode()
             case _:
                 content = yaml.safe_dump(changed(rng, yaml.safe_load(text))).encode("utf-8", "surrogatepass")
         place = place.with_suffix(".yaml")
@@ -231,6 +246,10 @@ class Cases:
         if rng.random() < 0.3:
             odd = ["../x.png", "/etc/x.png", "a\\..\\x.png", "a/" * 300 + "x.png", "x\0.png", "C:x.png"]
             names[rng.randrange(6)] = rng.choice([*odd, "é" * 200 + ".png"])
+        if place.suffix != ".zip" and rng.random() < 0.25:
+            content = _claims(rng, self.images)
+            place.write_bytes(gzip.compress(content, 1) if place.suffix == ".gz" else content)
+            return lambda: open_dataset(place).split("train")
         content = _packed(rng, place.suffix, {name: rng.choice(self.images) for name in names})
         place.write_bytes(content if rng.random() < 0.1 else damaged(rng, content))
         return lambda: [open_dataset(place).split(name) for name in ("train", "validation")]
@@ -249,6 +268,8 @@ class Cases:
             name = rng.choice(zipfile.ZipFile(io.BytesIO(content)).namelist())
             inner = zipfile.ZipFile(io.BytesIO(content)).read(name)
             content = _with_member(content, name, damaged(rng, inner))
+        elif suffix == ".weights.h5" and rng.random() < 0.3:
+            content = _claiming_weights(rng, content)
         else:
             content = damaged(rng, content, good)
         place = Path(f"{place}{suffix}")
@@ -268,6 +289,8 @@ class Cases:
         match rng.randrange(6):
             case 0:
                 return damaged(rng, content, self.keras_files)
+            case 1 if name.endswith(".h5"):
+                return _with_member(content, name, _claiming_weights(rng, inner))
             case 1:
                 return _with_member(content, name, rng.choice((b"", b" " * (40 << 20), b"[" * 100_000, b"null")))
             case 2 | 3 if name.endswith(".json"):
@@ -319,6 +342,58 @@ def _packed(rng, suffix, members):
     return gzip.compress(tar, 1) if suffix == ".gz" else tar
 
 
+def _claims(rng, images):
+    """A tar of members and headers of members whose sizes, kinds and contents are anything, checksums right."""
+    kinds = [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME]
+    kinds += [tarfile.GNUTYPE_LONGLINK, tarfile.GNUTYPE_SPARSE, tarfile.SOLARIS_XHDTYPE, tarfile.REGTYPE]
+    keys = ("path", "size", "GNU.sparse.size", "GNU.sparse.map", "GNU.sparse.major", "x" * 300, "hdrcharset")
+    names = ("a/1.png", "b/2.png", "note.txt", "a/" * 90 + "1.png", "b")
+    parts = []
+    for _ in range(rng.choice((1, 3, 10, 300))):
+        info = tarfile.TarInfo(rng.choice(names))
+        records = b"".join(_record(rng.choice(keys), str(value(rng))[:400]) for _ in range(rng.randrange(4)))
+        content = rng.choice(
+            (b"", rng.choice(images), records, records, b"1" * rng.choice((99, 1 << 20)), b"n" * 5000)
+        )
+        info.type, info.size = rng.choice(kinds), len(content)
+        if rng.random() < 0.1:
+            info.size = rng.choice((-512, -1024, -1, 0, 1 << 20, 3 << 30, 1 << 60, len(content) + 512))
+        parts += [info.tobuf(tarfile.GNU_FORMAT), content, bytes(-len(content) % 512)]
+    return b"".join(parts) + bytes(rng.choice((0, 1024, 10_240)))
+
+
+def _record(key, text):
+    """A line of a pax header, after its own length."""
+    line = f" {key}={text}\n".encode("utf-8", "surrogatepass")
+    length = len(line) + len(str(len(line) + 4))
+    return str(length).encode() + line
+
+
+def _claiming_weights(rng, content):
+    """An HDF5 file of weights in which one array is another, of which next to nothing is there."""
+    import h5py
+
+    file = io.BytesIO(content)
+    with h5py.File(file, "r+") as opened:
+        names = []
+        opened.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        if not names:
+            return content
+        name = rng.choice(names)
+        shape = rng.choice(((), (0,), (10**9,), (2, 2), (10**5, 10**4), opened[name].shape, (1 << 40,)))
+        del opened[name]
+        match rng.randrange(3):
+            case 0:
+                opened[name] = h5py.ExternalLink("/etc/passwd", "/")
+            case 1:
+                opened[name] = h5py.SoftLink("/")
+            case _:
+                chunks = tuple(min(side, 1 << 12) or 1 for side in shape) or None
+                kind = rng.choice(("float32", "float64", "int8", "S9"))
+                opened.create_dataset(name, shape, kind, chunks=chunks, compression="gzip" if shape else None)
+    return file.getvalue()
+
+
 def _with_member(content, name, inner):
     """A zip archive with one member replaced, and its checksums right."""
     out = io.BytesIO()
@@ -359,7 +434,8 @@ def work(pipe, room):
             read()
             outcome = "accepted"
         except (UserError, OSError, ImportError) as error:
-            outcome = "refused" if "\n" not in str(error) else f"more than a line: {error}"
+            good = "\n" not in str(error) and len(str(error)) < 3000
+            outcome = "refused" if good else f"more than a line: {str(error)[:5000]}"
         except BaseException as error:
             outcome = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-6)}"
         left = list((room / "cache").rglob(".writing-*"))

@@ -380,7 +380,7 @@ def _claiming_weights(rng, content):
         if not names:
             return content
         name = rng.choice(names)
-        shape = rng.choice(((), (0,), (10**9,), (2, 2), (10**5, 10**4), opened[name].shape, (1 << 40,)))
+        shape = rng.choice(((), (1,), (10**9,), (2, 2), (10**5, 10**4), opened[name].shape, (1 << 40,)))
         del opened[name]
         match rng.randrange(3):
             case 0:
@@ -388,7 +388,7 @@ def _claiming_weights(rng, content):
             case 1:
                 opened[name] = h5py.SoftLink("/")
             case _:
-                chunks = tuple(min(side, 1 << 12) or 1 for side in shape) or None
+                chunks = tuple(min(side, 1 << 12) for side in shape) or None
                 kind = rng.choice(("float32", "float64", "int8", "S9"))
                 opened.create_dataset(name, shape, kind, chunks=chunks, compression="gzip" if shape else None)
     return file.getvalue()

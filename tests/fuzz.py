@@ -502,26 +502,27 @@ def main():
     columns = ("cases", "accepted", "refused", "findings", "slowest", "memory")
     table = {kind: dict.fromkeys(columns, 0) for kind in arguments.kinds}
     worker = Worker()
-    for number, kind in enumerate(tqdm(kinds, unit="case")):
-        seed = f"{arguments.seed}/{number}"
-        outcome, seconds, memory = worker.outcome(seed, kind)
-        row = table[kind]
-        row["cases"] += 1
-        row["slowest"], row["memory"] = max(row["slowest"], seconds), max(row["memory"], memory)
-        if outcome in ("accepted", "refused") and seconds <= SECONDS:
-            row[outcome] += 1
-            continue
-        row["findings"] += 1
-        kept = arguments.out / f"{number}_{kind}"
-        shutil.rmtree(kept, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            shutil.copytree(worker.room / "case", kept, symlinks=True)
-        kept.mkdir(parents=True, exist_ok=True)
-        (kept / "finding.txt").write_text(f"seed {seed}, {seconds:.1f} s\n{outcome}\n")
-        tqdm.write(f"{kept}: {outcome.splitlines()[0][:200]}")
-        if not worker.process.is_alive() or outcome.startswith("too "):
-            worker.stop()
-            worker = Worker()
+    with contextlib.suppress(KeyboardInterrupt):  # the table of what was done so far is shown all the same
+        for number, kind in enumerate(tqdm(kinds, unit="case")):
+            seed = f"{arguments.seed}/{number}"
+            outcome, seconds, memory = worker.outcome(seed, kind)
+            row = table[kind]
+            row["cases"] += 1
+            row["slowest"], row["memory"] = max(row["slowest"], seconds), max(row["memory"], memory)
+            if outcome in ("accepted", "refused") and seconds <= SECONDS:
+                row[outcome] += 1
+                continue
+            row["findings"] += 1
+            kept = arguments.out / f"{number}_{kind}"
+            shutil.rmtree(kept, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                shutil.copytree(worker.room / "case", kept, symlinks=True)
+            kept.mkdir(parents=True, exist_ok=True)
+            (kept / "finding.txt").write_text(f"seed {seed}, {seconds:.1f} s\n{outcome}\n")
+            tqdm.write(f"{kept}: {outcome.splitlines()[0][:200]}")
+            if not worker.process.is_alive() or outcome.startswith("too "):
+                worker.stop()
+                worker = Worker()
     worker.stop()
     print(f"{'kind':<12}" + "".join(f"{name:>12}" for name in (*columns[:4], "slowest, s", "memory, MB")))
     for kind, row in table.items():

@@ -65,7 +65,7 @@ def _fault(content):
         unknown = str(error) == pillow_image.UNKNOWN
         return f"Invalid {kind}: damaged at its start" if unknown and kind else str(error)
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over.
-        return f"Invalid {kind}: {one_line(error)}"
+        return f"Invalid {kind or 'image'}: {one_line(error)}"
     return f"Invalid {kind}: damaged"
 
 

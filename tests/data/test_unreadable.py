@@ -50,6 +50,7 @@ def levels(stream):
 UNREADABLE = {
     "truncated JPEG": (encoded(9, "JPEG")[:300], "Invalid JPEG"),
     "HTML": (b"<!DOCTYPE html><html></html>", "not a JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF or HEIC image"),
+    "WebP without an image": (b"RIFF\x20\0\0\0WEBPVP8 \x14\0\0\0" + bytes(20), "Invalid image: could not"),
     "zero bytes": (b"", "an empty file"),
     "huge PNG": (saved(Image.new("1", (20_000, 20_000)), "PNG"), "an image of more than"),
 }

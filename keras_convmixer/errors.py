@@ -40,5 +40,5 @@ def one_line(error):
 
 
 def first_line(error):
-    """The first line of what a library says; the rest is for its own developers."""
-    return str(error).strip().partition("\n")[0]
+    """The first line of what a library says, and no more than a line holds; the rest is for its own developers."""
+    return str(error).strip().partition("\n")[0][:400]

@@ -68,7 +68,7 @@ def _blaming(path):
         raise CheckpointError(f"{path}: {error}") from None
     except Exception as error:
         # A damaged file fails wherever its nonsense first matters, in the zip reader or the pickle's operands.
-        reason = first_line(error)[:300] or type(error).__name__
+        reason = first_line(error) or type(error).__name__
         raise CheckpointError(f"{path} is damaged or not a PyTorch checkpoint: {reason}") from error
 
 

@@ -95,6 +95,16 @@ def test_a_file_without_weights_or_with_others(path):
     assert "it has no model.weights.h5" in refused(path)
 
 
+def test_what_keras_quotes_of_a_file_is_cut_short(path):
+    def unknown(name, content):
+        if name != "config.json":
+            return content
+        return json.dumps(json.loads(content) | {"class_name": "Unknown", "module": None, "long": "x" * 10_000})
+
+    change(path, unknown)
+    assert len(refused(path)) < 1000
+
+
 def test_a_file_that_was_packed_anew_is_read(path):
     change(path, method=zipfile.ZIP_DEFLATED)
     assert keras_convmixer.load(path, ["a", "b", "c"]).classes == ("a", "b", "c")

@@ -88,6 +88,12 @@ def expanded(path):
     return Path(os.path.expanduser(path))
 
 
+def absolute(source):
+    """What `--data` takes, so that it is found from any folder: what is no path, as a data set's name, stays."""
+    path = expanded(source)
+    return str(path.resolve()) if path.exists() else str(source)
+
+
 def cache_dir():
     """Where unpacked archives and downloads are kept: $KERAS_CONVMIXER_CACHE, or the user's cache folder."""
     own = os.environ.get("KERAS_CONVMIXER_CACHE")

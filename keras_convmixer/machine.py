@@ -13,14 +13,22 @@ def usable_cores():
 
 def processor():
     """The processor's name, and whether it has AVX-512 and AMX, which decide what it is fast at."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    found = _cpuinfo()
+    if not found:
         return platform.processor() or platform.machine()
-    found = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
-    flags = found.get("flags", "").split()
-    wide = [name for name, flag in {"AVX-512": "avx512f", "AMX": "amx_tile"}.items() if flag in flags]
+    wide = [name for name, flag in {"AVX-512": "avx512f", "AMX": "amx_tile"}.items() if flag in cpu_flags()]
     return f"{found.get('model name', platform.machine()).strip()} ({', '.join(wide) or 'no AVX-512'})"
+
+
+def cpu_flags():
+    """What the processor can do, as Linux names it; of other systems nothing is known."""
+    return frozenset(_cpuinfo().get("flags", "").split())
+
+
+def _cpuinfo():
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
 
 
 def versions(*packages):

@@ -26,8 +26,7 @@ def run(arguments):
     overrides = list(arguments.set)
     if arguments.data:
         # The run's folder must find its data from any working directory.
-        path = files.expanded(arguments.data)
-        overrides.append(f"data.source={json.dumps(str(path.resolve()) if path.exists() else arguments.data)}")
+        overrides.append(f"data.source={json.dumps(files.absolute(arguments.data))}")
     recipe = Recipe.load(recipe_or_default(arguments.recipe, arguments.data), overrides)
     devices = arguments.devices.split(",") if arguments.devices else None
     try:

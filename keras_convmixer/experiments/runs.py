@@ -58,6 +58,7 @@ class Run:
             raise FileNotFoundError(f"{path} is not the folder of a run: it has no recipe.yaml")
         rows, metrics = _history(path / "history.csv"), _metrics(path / "metrics.json")
         last = rows[-1] if rows else {}
+        seconds, speeds = ([row[name] for row in rows if name in row] for name in ("seconds", "images_per_second"))
         failed = path / FAILED
         return cls(
             path,
@@ -67,10 +68,8 @@ class Run:
             metrics.get("loss", last.get("val_loss")),
             bool(metrics),
             metrics.get("parameters"),
-            sum(row["seconds"] for row in rows) if rows and all("seconds" in row for row in rows) else None,
-            statistics.median(row["images_per_second"] for row in rows if "images_per_second" in row)
-            if any("images_per_second" in row for row in rows)
-            else None,
+            sum(seconds) if rows and len(seconds) == len(rows) else None,
+            statistics.median(speeds) if speeds else None,
             failed.read_text(encoding="utf-8").strip() if failed.is_file() else None,
         )
 
@@ -91,10 +90,11 @@ class Comparison(Tabular):
 
     def groups(self) -> dict[tuple, list[Run]]:
         """The runs by their values of `keys`."""
+        keys = self.keys
         found: dict[tuple, list[Run]] = {}
         for run in self.runs:
             flat = run.recipe.flat()
-            found.setdefault(tuple(str(flat.get(name)) for name in self.keys), []).append(run)
+            found.setdefault(tuple(str(flat.get(name)) for name in keys), []).append(run)
         return found
 
     def summary(self) -> list[dict]:

@@ -12,10 +12,10 @@ import pydantic
 import yaml
 
 from keras_convmixer import files
-from keras_convmixer.errors import UserError, one_line
+from keras_convmixer.errors import UserError
 from keras_convmixer.experiments.runs import FAILED, Comparison, Run
 from keras_convmixer.recipes import Recipe
-from keras_convmixer.recipes.recipe import parsed_yaml
+from keras_convmixer.recipes.recipe import yaml_mapping
 from keras_convmixer.recipes.sections import explained, section
 
 Keys = dict[str, Any]
@@ -45,19 +45,15 @@ class Grid:
     def load(cls, path: str | os.PathLike) -> "Grid":
         """Reads a grid from YAML. Raises ValueError, in one line, where it is none, and OSError."""
         path = files.expanded(path)
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")  # of which YAML then complains
+        values = yaml_mapping(text, path, "keys: base, grid or runs, and what else a grid has")
+        base = values.get("base")
+        if isinstance(base, str) and (path.parent / base).is_file():
+            values["base"] = str(path.parent / base)
         try:
-            values = parsed_yaml(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise UserError(f"{path} is not YAML: {one_line(error)}") from None
-        if not isinstance(values, dict):
-            raise UserError(f"{path} must hold keys: base, grid or runs, and what else a grid has")
-        try:
-            grid = pydantic.TypeAdapter(cls).validate_python(values)
+            return pydantic.TypeAdapter(cls).validate_python(values)
         except pydantic.ValidationError as error:
             raise UserError(f"{path}: {explained(cls, error)}") from None
-        if (path.parent / grid.base).is_file():
-            grid = pydantic.TypeAdapter(cls).validate_python(values | {"base": str(path.parent / grid.base)})
-        return grid
 
     def recipes(self) -> dict[str, Recipe]:
         """Run's name → its recipe, all checked before one of them is trained.
@@ -76,7 +72,7 @@ class Grid:
         found = {}
         for (name, values), seed in itertools.product(self._combinations().items(), self.seeds):
             own = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in values.items()]
-            source = [] if self.data is None else [f"data.source={yaml.safe_dump(_absolute(self.data))}"]
+            source = [] if self.data is None else [f"data.source={yaml.safe_dump(files.absolute(self.data))}"]
             found[f"{name}/seed{seed}"] = Recipe.load(self.base, [*source, *own, f"seed={seed}"])
         return found
 
@@ -149,11 +145,6 @@ def _train(recipe, folder):
         files.write_text(folder / "recipe.yaml", recipe.to_yaml())
     files.write_text(folder / FAILED, f"{why}\n")
     print(f"  failed: {why}", file=sys.stderr, flush=True)
-
-
-def _absolute(data):
-    path = files.expanded(data)
-    return str(path.resolve()) if path.exists() else data
 
 
 def _file_name(text):

@@ -145,12 +145,12 @@ def evaluate(
     dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)
     known = fingerprints.read(bundle.path)
     if split is None:
-        split, images = _new_to(known, dataset, _is_own(data, recipe))
+        split, images, seen = _new_to(known, dataset, _is_own(data, recipe))
     else:
         images = dataset.split(split)
+        seen = _seen(images, known)
     evaluation = measure(bundle, images, split, batch_size=batch_size, verbose=verbose)
     if known is not None:
-        seen = np.isin(fingerprints.fingerprints(images), known)
         evaluation = dataclasses.replace(evaluation, trained_on=int(seen.sum()))
     allow_corrupt = allow_corrupt or bool(recipe and recipe.data.allow_corrupt)
     count = len(images) + len(images.skipped)
@@ -159,22 +159,28 @@ def evaluate(
 
 
 def _new_to(known, dataset, is_own):
-    """The name and the images of the split that a model is judged by when none is asked for.
+    """The split that a model is judged by when none is asked for: its name, its images, which of them are known.
 
     Args:
         known: fingerprints of what it has learned from, or None.
         dataset: the `Dataset`. is_own: whether it is the one that the model's recipe names.
     """
     if "all" not in dataset.splits:
-        return dataset.held_out_name, dataset.held_out()
+        return dataset.held_out_name, dataset.held_out(), _seen(dataset.held_out(), known)
     images = dataset.split("all")
-    seen = np.zeros(len(images), bool) if known is None else np.isin(fingerprints.fingerprints(images), known)
+    seen = _seen(images, known)
     if is_own and not seen.any():  # nothing was noted in its training, or the data makes its files anew
-        return dataset.held_out_name, dataset.held_out()
+        held_out = dataset.held_out()
+        return dataset.held_out_name, held_out, np.zeros(len(held_out), bool)
     if seen.all() or not seen.any():
-        return "all", images
+        return "all", images, seen
     new = images.subset(np.flatnonzero(~seen))
-    return "validation", dataclasses.replace(new, skipped=images.skipped)
+    return "validation", dataclasses.replace(new, skipped=images.skipped), np.zeros(len(new), bool)
+
+
+def _seen(images, known):
+    """Which of some images a model has learned from, bool `(n,)`."""
+    return np.zeros(len(images), bool) if known is None else np.isin(fingerprints.fingerprints(images), known)
 
 
 def _is_own(data, recipe):

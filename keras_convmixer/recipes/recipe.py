@@ -138,13 +138,19 @@ def _read(name_or_path):
         raise UserError(f"{path} is not YAML: it is not text in UTF-8") from None
 
 
-def _parsed(text, source):
+def yaml_mapping(text, source, expected):
+    """A dictionary in YAML text. Raises UserError, saying of `source` what was expected, where there is none."""
     try:
         values = parsed_yaml(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # a ValueError of dates and numbers out of range
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{source} must hold sections with keys, such as 'training:' with 'epochs: 5'")
+        raise UserError(f"{source} must hold {expected}")
+    return values
+
+
+def _parsed(text, source):
+    values = yaml_mapping(text, source, "sections with keys, such as 'training:' with 'epochs: 5'")
     return {key: {} if value is None and key in _SECTIONS else value for key, value in values.items()}
 
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 import sys
-from pathlib import Path
 
 import keras
 import tensorflow as tf
 
+from keras_convmixer.machine import cpu_flags
 from keras_convmixer.training import distribute
 
 
@@ -56,7 +56,7 @@ def hardware(devices=None):
     """The `Hardware` of some devices, named as `distribute.names` takes them."""
     found = _jax_devices() if keras.backend.backend() == "jax" else _tensorflow_devices(devices)
     if "CPU" in found:
-        return Hardware("CPU", flags=_cpu_flags())
+        return Hardware("CPU", flags=cpu_flags())
     if "TPU" in found:
         return Hardware("TPU")
     return Hardware("GPU", capability=min(found["GPU"]))
@@ -83,9 +83,3 @@ def _jax_devices():
         capability = getattr(device, "compute_capability", "0.0")
         found.setdefault(device.platform.upper(), []).append(tuple(map(int, capability.split("."))))
     return found
-
-
-def _cpu_flags():
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())

@@ -1,11 +1,10 @@
 """Where a training's batches come from, and what it is measured on: the recipe's data, or a user's own tf.data."""
 
-from pathlib import Path
-
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_convmixer import files
 from keras_convmixer.data import datasets, fingerprints
 from keras_convmixer.data.soft_labels import soft_labels
 from keras_convmixer.data.training_stream import steps_per_epoch, training_batches
@@ -73,7 +72,7 @@ class RecipeData:
         """Writes into a run's folder which images it learns from, with those that its first weights have seen."""
         known = [fingerprints.fingerprints(self.images)]
         if self.recipe.model.weights:
-            known += [fingerprints.read(Path(self.recipe.model.weights))]
+            known += [fingerprints.read(files.expanded(self.recipe.model.weights))]
         fingerprints.write(workdir, np.concatenate([part for part in known if part is not None]))
 
     def class_weights(self):

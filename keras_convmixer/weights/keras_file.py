@@ -1,15 +1,14 @@
 """What a .keras or .weights.h5 file says of its sizes, held against what it is before Keras believes it."""
 
-import contextlib
 import io
 import math
-import threading
 import zipfile
 
 import h5py
 import keras
 
 from keras_convmixer.errors import first_line
+from keras_convmixer.weights.patched import replaced
 from keras_convmixer.weights.stored_array import CheckpointError
 
 WEIGHTS = "model.weights.h5"
@@ -18,8 +17,6 @@ WEIGHTS = "model.weights.h5"
 _LARGEST_CONFIG, _ALWAYS_ALLOWED = 16 * 2**20, 2**28
 # Layers may have a few numbers that are not saved.
 _UNSAVED = 10_000
-
-_lock = threading.RLock()
 
 
 def count_numbers(path):
@@ -76,26 +73,18 @@ def _count(file, path):
     return numbers
 
 
-@contextlib.contextmanager
 def building_at_most(numbers):
-    """Within it, what this thread builds fails once its layers ask for more than so many weights.
+    """A context within which what this thread builds fails once its layers ask for more than so many weights.
 
-    A model is built, and its weights drawn, before they are loaded. Keras has no word for this, so that for the
-    time `Layer.add_weight` itself is replaced; other threads build as ever.
+    A model is built, and its weights drawn, before they are loaded.
     """
-    left, thread = numbers + _UNSAVED, threading.get_ident()
+    left = numbers + _UNSAVED
 
-    def add_weight(layer, *arguments, shape=None, **options):
+    def add_weight(add, layer, *arguments, shape=None, **options):
         nonlocal left
-        if threading.get_ident() == thread:
-            left -= math.prod(shape or ())
-            if left < 0:
-                raise CheckpointError(f"its layers, up to {layer.name[:80]}, need more weights than it has")
+        left -= math.prod(shape or ())
+        if left < 0:
+            raise CheckpointError(f"its layers, up to {layer.name[:80]}, need more weights than it has")
         return add(layer, *arguments, shape=shape, **options)
 
-    with _lock:
-        add, keras.Layer.add_weight = keras.Layer.add_weight, add_weight
-        try:
-            yield
-        finally:
-            keras.Layer.add_weight = add
+    return replaced(keras.Layer, "add_weight", add_weight)

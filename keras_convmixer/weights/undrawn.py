@@ -1,31 +1,18 @@
 """Building a model whose weights are loaded next."""
 
-import contextlib
-import threading
-
 import keras
 
-_lock = threading.RLock()
+from keras_convmixer.weights.patched import replaced
 
 
-@contextlib.contextmanager
 def undrawn():
-    """Within it, what this thread builds starts with kernels of zeros; the layers' configs keep their initialisers.
+    """A context within which what this thread builds starts with kernels of zeros.
 
-    Drawing tens of millions of numbers, to load weights over them, would take as long as loading them, and more
-    memory. Keras has no word for this, so that for the time `VarianceScaling` itself is replaced; other threads
-    draw as ever.
+    The layers' configs keep their initialisers. Drawing tens of millions of numbers, to load weights over them,
+    would take as long as loading them, and more memory.
     """
-    kind, thread = keras.initializers.VarianceScaling, threading.get_ident()
 
-    def zeros(initializer, shape, dtype=None, **options):
-        if threading.get_ident() == thread:
-            return keras.ops.zeros(shape, dtype)
-        return draw(initializer, shape, dtype, **options)
+    def zeros(draw, initializer, shape, dtype=None, **options):
+        return keras.ops.zeros(shape, dtype)
 
-    with _lock:
-        draw, kind.__call__ = kind.__call__, zeros
-        try:
-            yield
-        finally:
-            kind.__call__ = draw
+    return replaced(keras.initializers.VarianceScaling, "__call__", zeros)

@@ -77,13 +77,17 @@ class Grid:
         return found
 
     def _combinations(self):
-        if self.runs:
-            return {_file_name(name): self.set | values for name, values in self.runs.items()}
-        combinations = (dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values()))
-        return {
-            _file_name(",".join(f"{key.rpartition('.')[2]}={value}" for key, value in one.items())): self.set | one
-            for one in combinations
-        }
+        named = self.runs.items()
+        if self.grid:
+            combinations = (dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values()))
+            named = ((",".join(f"{k.rpartition('.')[2]}={v}" for k, v in one.items()), one) for one in combinations)
+        found = {}
+        for name, values in named:
+            folder = _file_name(name)
+            if folder in found:
+                raise UserError(f"two runs would lie in the folder {folder}: give them other names or values")
+            found[folder] = self.set | values
+        return found
 
 
 def sweep(grid: Grid | str | os.PathLike, workdir: str | os.PathLike) -> Comparison:

@@ -57,6 +57,8 @@ def test_a_base_beside_the_grid_and_data_of_ones_own(tmp_path, monkeypatch):
         ({"grid": {"model.kernel_size": []}}, "grid.model.kernel_size is an empty list"),
         ({"grid": {"model.kernel_size": [3]}, "seeds": []}, "seeds is an empty list"),
         ({}, "either grid, .* or runs"),
+        ({"runs": {"no ema": {}, "no_ema": {"training.ema": 0.9}}}, "two runs would lie in the folder no_ema"),
+        ({"grid": {"model.dim": [8, 8]}}, "two runs would lie in the folder dim=8"),
         ({"grid": {"model.dim": [8]}, "runs": {"a": {}}}, "either grid, .* or runs"),
         ({"grids": {"model.dim": [8]}}, "did you mean 'grid'"),
         ({"grid": {"model.dim": [8]}, "base": "cifar"}, "no such recipe"),

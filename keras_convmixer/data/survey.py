@@ -14,6 +14,7 @@ from keras_convmixer.data.unreadable import reasons
 from keras_convmixer.errors import UserError
 from keras_convmixer.fonts import font_for
 from keras_convmixer.progress import Progress
+from keras_convmixer.recipes import Augmentation
 from keras_convmixer.reports import Report
 
 MOST_LOOKED_AT = 5_000
@@ -140,7 +141,8 @@ def stages(images, preprocessing, recipe, seconds=1.0, rounds=3):
     """
     recipe = dataclasses.replace(recipe, mix_group=None)
     alone = dataclasses.replace(recipe, mixup=0.0, cutmix=0.0)
-    crop = dataclasses.replace(alone, flip=0.0, rand_augment=None, color_jitter=0.0, random_erasing=0.0)
+    of_crop = ("crop_scale", "crop_ratio", "crop_interpolation")
+    crop = Augmentation(**{name: getattr(recipe, name) for name in of_crop})
     streams = {"read": _bytes(images), "decode, crop": _batches(images, preprocessing, crop)}
     if alone != crop:
         streams["augment"] = _batches(images, preprocessing, alone)

@@ -7,22 +7,24 @@ import tensorflow as tf
 from keras_convmixer.data import decode, draws
 from keras_convmixer.data.random_crop import random_resized_crop
 from keras_convmixer.data.soft_labels import soft_labels
+from keras_convmixer.errors import UserError
 
 
-def image_maker(images, preprocessing, recipe, label_smoothing=0.0, class_weights=None):
+def image_maker(images, preprocessing, recipe, seed, label_smoothing=0.0, class_weights=None):
     """The graph function that makes one image.
 
     Args:
         images: the training split, `EncodedImages`.
         preprocessing: gives the input size, and mean and std for what is filled in after normalisation.
         recipe: a `recipes.Augmentation`.
+        seed: of the stream.
         label_smoothing: see `soft_labels`.
         class_weights: one weight a class, or None.
 
     Returns:
-        A function of the epoch's key, int32 `(3,)`, the index of the image whose place it is and the index of the
-        one to show there, both int64, to the dictionary that `augment.SeededAugmentation` describes, of one image;
-        with "weights" where there are any.
+        A function of the epoch's key, int32 `(3,)`, and, all int64, its number, the index of the image whose place
+        it is and that of the one to show there, to the dictionary that `augment.SeededAugmentation` describes, of
+        one image; with "weights" where there are any.
     """
     labels = tf.constant(images.labels, tf.int64)
     weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
@@ -31,15 +33,18 @@ def image_maker(images, preprocessing, recipe, label_smoothing=0.0, class_weight
 
     # A function, so that it is traced once for its several uses.
     @tf.function(
-        input_signature=[tf.TensorSpec((3,), tf.int32)] + [tf.TensorSpec((), tf.int64)] * 2, autograph=False
+        input_signature=[tf.TensorSpec((3,), tf.int32)] + [tf.TensorSpec((), tf.int64)] * 3, autograph=False
     )
-    def make(key, index, shown):
-        seed = draws.image_seed(key, index)
+    def make(key, epoch, index, shown):
+        own_seed = draws.image_seed(key, index)
         label = tf.gather(labels, shown)
+        image = crop(images.encoded(shown), own_seed)
+        if recipe.flip == "alternating":
+            image = tf.cond(draws.mirrored(seed, epoch, index), lambda: tf.reverse(image, [1]), lambda: image)
         inputs = {
-            "images": crop(images.encoded(shown), seed),
+            "images": image,
             "labels": soft_labels(label, len(images.classes), label_smoothing),
-            "seeds": seed,
+            "seeds": own_seed,
         }
         # The crop draws from the seed as it is; each layer from what its name makes of it.
         for layer in layers:
@@ -81,19 +86,32 @@ def _crop(preprocessing, recipe):
 
 def _layers(preprocessing, recipe):
     """The keras-cv layers for one image, in their order."""
-    if not (recipe.flip or recipe.color_jitter or recipe.rand_augment or recipe.random_erasing):
+    random_flip = recipe.flip and recipe.flip != "alternating"
+    asked = (random_flip, recipe.translation, recipe.color_jitter, recipe.rand_augment)
+    if not any((*asked, recipe.random_erasing, recipe.cutout)):
         return []
+    # Said here, not by the layers alone: their errors come out of a graph that is being built.
+    side = min(preprocessing.input_size)
+    if recipe.cutout > side or recipe.translation >= side:
+        raise UserError(
+            f"augmentation.cutout {recipe.cutout} or translation {recipe.translation} is too much for images of "
+            f"{side} pixels"
+        )
     from keras_convmixer.data import augment  # keras-cv takes seconds to import
 
     layers = []
-    if recipe.flip:
+    if random_flip:
         layers.append(augment.RandomFlip(recipe.flip))
+    if recipe.translation:
+        layers.append(augment.RandomTranslation(recipe.translation))
     if recipe.color_jitter:
         layers.append(augment.ColorJitter(*[recipe.color_jitter] * 3))
     if recipe.rand_augment:
         layers.append(augment.rand_augment(recipe.rand_augment))
     if recipe.random_erasing and not mixes(recipe):
         layers.append(_erasing(preprocessing, recipe))
+    if recipe.cutout:
+        layers.append(augment.Cutout(recipe.cutout, preprocessing.mean))
     return layers
 
 

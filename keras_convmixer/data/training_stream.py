@@ -79,7 +79,7 @@ def training_batches(
     groups = _groups(recipe, steps_per_epoch(images, batch_size), batch_size, shard)
     cores = usable_cores()
     at_once, images_of_each = _parallelism(cores, groups.size * 12 * math.prod(preprocessing.input_size))
-    make = image_maker(images, preprocessing, recipe, label_smoothing, class_weights)
+    make = image_maker(images, preprocessing, recipe, seed, label_smoothing, class_weights)
     mixed = group_mixer(preprocessing, recipe)
 
     @tf.autograph.experimental.do_not_convert
@@ -164,7 +164,7 @@ class _Epoch:
     def __init__(self, seed, number, count, make, unreadable):
         self._number, self._count, self._unreadable = number, count, unreadable
         self._keys = draws.epoch_keys(seed, number)
-        self._make = functools.partial(make, self._keys["augmentation"])
+        self._make = functools.partial(make, self._keys["augmentation"], number)
 
     def index(self, place):
         """Which image has this place."""

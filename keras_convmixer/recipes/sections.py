@@ -74,7 +74,9 @@ class Model:
 
     `weights` is what training starts from: None for random ones, "imagenet", a checkpoint, or a model folder,
     whose architecture and preprocessing are then taken over. `depthwise_covariance` draws random depthwise kernels
-    as `training.depthwise_covariance` says, with these constants. None elsewhere means the variant's own value.
+    as `training.depthwise_covariance` says, with these constants; `whitened_patches` begins with a patch embedding
+    that whitens the training images (see `training.whitened_patches`). Both are for random weights. None elsewhere
+    means the variant's own value.
     """
 
     variant: str | None = None
@@ -87,6 +89,7 @@ class Model:
     stochastic_depth: Fraction = 0.0
     weights: str | None = None
     depthwise_covariance: tuple[float, float, float] | None = None
+    whitened_patches: bool = False
     input_size: tuple[Positive, Positive] | None = None
     crop: Annotated[float, pydantic.Field(gt=0, le=1)] | None = None
     interpolation: Literal[INTERPOLATIONS] | None = None
@@ -101,12 +104,15 @@ class Augmentation:
     Attributes:
         crop_scale, crop_ratio: random resized crop: its share of the image's area and its aspect.
         crop_interpolation: "bilinear", "bicubic", or "random" for one of the two per image.
-        flip: probability of a horizontal flip.
+        flip: probability of a horizontal flip; "alternating" shows each image mirrored in every second epoch, for
+            even odds beginning with the first (arXiv 2404.00498).
+        translation: shift by so many whole pixels at most in each direction; the image is mirrored at its edges.
         rand_augment: timm's string ("rand-m9-mstd0.5-inc1"), torchvision's table ("torchvision-n2-m12"), or
             keras-cv's own layer ("keras_cv-n3-m0.5"), which alone makes other images on every run.
         color_jitter: strength of brightness, contrast and saturation jitter.
         random_erasing: probability; `erasing` says what with: "pixel" for noise N(0, 1) in each pixel, or "zero",
             both as of the normalised image.
+        cutout: side, in pixels, of a square of the mean colour in every image.
         mixup, cutmix: alpha of each; with both, every batch gets one of them at even odds.
         mix_group: how many images of a batch are mixed with each other, under one draw, as on one device of
             several; None for the whole batch.
@@ -115,11 +121,13 @@ class Augmentation:
     crop_scale: Range | None = None
     crop_ratio: Range = (3 / 4, 4 / 3)
     crop_interpolation: Literal["bilinear", "bicubic", "random"] = "bilinear"
-    flip: Probability = 0.0
+    flip: Probability | Literal["alternating"] = 0.0
+    translation: Annotated[int, pydantic.Field(ge=0)] = 0
     rand_augment: str | None = None
     color_jitter: NonNegative = 0.0
     random_erasing: Probability = 0.0
     erasing: Literal["pixel", "zero"] = "pixel"
+    cutout: Annotated[int, pydantic.Field(ge=0)] = 0
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
     mix_group: Positive | None = None

@@ -8,18 +8,21 @@ from keras_convmixer.model import ConvMixer
 from keras_convmixer.parts import architecture
 from keras_convmixer.preprocessing import Preprocessing
 from keras_convmixer.training.depthwise_covariance import draw_depthwise
+from keras_convmixer.training.whitened_patches import whiten
 from keras_convmixer.variants import RESAMPLED, create_model, get_variant, with_weights
 
 _SIZES = ("dim", "depth", "kernel_size", "patch_size", "activation")
 _PREPROCESSING = ("input_size", "crop", "interpolation", "mean", "std")
 
 
-def build(recipe, classes):
+def build(recipe, classes, sample=None):
     """Builds the plain float32 model of a `recipe.Model`, ending in logits.
 
     Args:
         recipe: a `recipe.Model`.
         classes: the class names of its training data.
+        sample: a function of the `Preprocessing` to some training images, RGB in 0–255 `(n, height, width, 3)`,
+            which whitened patches need.
 
     Returns:
         A `bundles.Bundle` with those classes.
@@ -56,6 +59,8 @@ def build(recipe, classes):
         model = ConvMixer(**arguments, weights=recipe.weights)
     if recipe.depthwise_covariance and recipe.weights is None:
         draw_depthwise(model, recipe.depthwise_covariance)
+    if recipe.whitened_patches and recipe.weights is None:
+        whiten(model, sample(images))
     return bundles.Bundle(model, images, classes)
 
 

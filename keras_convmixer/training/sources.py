@@ -6,11 +6,15 @@ import tensorflow as tf
 
 from keras_convmixer import files
 from keras_convmixer.data import datasets, fingerprints
+from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.data.soft_labels import soft_labels
 from keras_convmixer.data.training_stream import steps_per_epoch, training_batches
 from keras_convmixer.data.unreadable import Unreadable
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation import Evaluation, Meter
+
+# So many images tell how patches are distributed.
+SAMPLE = 1000
 
 
 class RecipeData:
@@ -51,6 +55,11 @@ class RecipeData:
             class_weights=self.class_weights() if training.class_weights else None,
             unreadable=self._unreadable["unreadable"],
         )
+
+    def sample(self, preprocessing):
+        """Some training images as in evaluation, RGB in 0–255 `(n, height, width, 3)`."""
+        batches = evaluation_batches(self.images.spread(SAMPLE), preprocessing, 100)
+        return np.concatenate([pixels for pixels, _ in batches.as_numpy_iterator()])
 
     def unreadable(self, epoch, held_out):
         """How many images an epoch could not read, by the name of the figure, where there are any.
@@ -135,6 +144,11 @@ class OwnData:
             return (tf.cast(images, tf.float32), soft, *weights)
 
         return self.training.map(ready, tf.data.AUTOTUNE).repeat().prefetch(2)
+
+    def sample(self, preprocessing):
+        """The first training images, as they come."""
+        found = [batch[0] for batch in self.training.unbatch().batch(SAMPLE).take(1).as_numpy_iterator()]
+        return np.concatenate(found).astype(np.float32)
 
     def unreadable(self, epoch, held_out):
         return {}

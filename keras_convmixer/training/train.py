@@ -78,7 +78,7 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
         )
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
-        bundle = build(recipe.model, source.classes)
+        bundle = build(recipe.model, source.classes, source.sample)
         plain = bundle.model
         for layer in bundle.model.layers:
             layer.trainable = layer.name == "head" or not frozen

@@ -9,10 +9,12 @@ from PIL import Image
 
 from keras_convmixer.data.augment import (
     ColorJitter,
+    Cutout,
     MixUpCutMix,
     RandAugment,
     RandomErasing,
     RandomFlip,
+    RandomTranslation,
     pixels,
 )
 
@@ -23,6 +25,8 @@ LAYERS = {
     "jitter": lambda: ColorJitter(0.4, 0.4, 0.4, 0.1),
     "noise": lambda: RandomErasing(0.8),
     "zero": lambda: RandomErasing(0.8, mode="zero"),
+    "cutout": lambda: Cutout(7),
+    "translation": lambda: RandomTranslation(3),
     "mix": lambda: MixUpCutMix(),
 }
 

@@ -83,6 +83,19 @@ def flips(seed):
     return {"flip": by_image((pixels[:, :, 0, 0, 0] > 100).astype(float), labels)}
 
 
+def shifts(seed):
+    pixels, labels = stream(photos("place"), Augmentation(translation=20), seed=seed)
+    right, down = pixels[:, :, 32, 32, 0] / 4 - 32, pixels[:, :, 32, 32, 1] / 4 - 32
+    return {"right": by_image(right, labels), "down": by_image(down, labels)}
+
+
+def cutouts(seed):
+    pixels, labels = stream(photos("white"), Augmentation(cutout=24), seed=seed)
+    gone = pixels[..., 0] < 250
+    assert (gone.sum((2, 3)) == 24**2).all()
+    return {name: by_image(gone.any(axis).argmax(2), labels) for name, axis in (("top", 3), ("left", 2))}
+
+
 def colours(seed):
     """On a grey picture colour and contrast do nothing: what is left is the brightness."""
     pixels, labels = stream(photos("grey"), Augmentation(color_jitter=0.5), seed=seed)
@@ -146,6 +159,8 @@ PURPOSES = {
     "crop": crops,
     "flip": flips,
     "colour": colours,
+    "translation": shifts,
+    "cutout": cutouts,
     "erasing": erasings,
     "RandAugment": operations,
     "stand-in": stand_ins,
@@ -223,6 +238,10 @@ def test_each_draw_has_the_distribution_that_is_promised(drawn):
     assert_share(drawn("flip")["flip"], 0.5)
     assert_uniform(drawn("colour")["brightness"], 49.5, 150.5, bins=4)
     assert_share(drawn("erasing")["erased"], 0.5)
+    for way in ("right", "down"):
+        assert_uniform(drawn("translation")[way], -20.5, 20.5, bins=41)
+    for corner in ("top", "left"):
+        assert_uniform(drawn("cutout")[corner], -0.5, 40.5, bins=41)
     augmented = drawn("RandAugment")
     for i in (1, 2):
         assert_uniform(augmented[f"operation {i}"], -0.5, 14.5, bins=15)
@@ -249,6 +268,19 @@ def test_the_draws_of_one_image_over_many_epochs_are_as_good_as_those_of_many_im
         assert_independent(flipped[1:], flipped[:-1], "one epoch after another")
     assert_independent(first, second, "two images")
     assert_share(labels.argmax(2)[:, 0], 0.5)
+
+
+def test_alternating_flips_show_each_image_both_ways_in_any_two_epochs():
+    def mirrored(seed):
+        pixels, labels = stream(photos("place"), Augmentation(flip="alternating"), seed=seed, epochs=4, size=16)
+        return by_image((pixels[:, :, 0, 0, 0] > 100).astype(float), labels)
+
+    found, other = mirrored(0), mirrored(1)
+    np.testing.assert_array_equal(found[1:], 1 - found[:-1])
+    assert_share(found[0], 0.5)
+    assert_independent(found[0], other[0], "two seeds")
+    for gap in (1, 2, 64):
+        assert_independent(found[0, gap:], found[0, :-gap], f"{gap} images apart")
 
 
 @pytest.mark.parametrize("recipe", [{"mixup": 0.5}, {"cutmix": 0.5}, {"mixup": 0.5, "cutmix": 0.5}])
@@ -308,7 +340,9 @@ RECIPES = st.builds(
         [{}, {}, {}, {"mixup": 0.5}, {"cutmix": 0.5, "mix_group": 16}, {"mixup": 0.5, "cutmix": 0.5}]
     ),
     crop_scale=st.sampled_from([None, (0.1, 0.9)]),
-    flip=st.sampled_from([0.0, 0.5]),
+    flip=st.sampled_from([0.0, 0.5, "alternating"]),
+    translation=st.sampled_from([0, 15]),
+    cutout=st.sampled_from([0, 5]),
     rand_augment=st.sampled_from([None, "torchvision-n2-m12"]),
     color_jitter=st.sampled_from([0.0, 0.4]),
     random_erasing=st.sampled_from([0.0, 1.0]),
@@ -329,8 +363,11 @@ def test_no_epoch_of_any_recipe_shows_what_another_showed(recipe, seed):
     if not (recipe.mixup or recipe.cutmix):
         assert (np.sort(labels.argmax(2), 1) == np.arange(COUNT)).all()
     seen = [{image.tobytes() for image in epoch} for epoch in pixels]
-    again = max(len(a & b) / COUNT for a, b in itertools.combinations(seen, 2))
-    if any((recipe.crop_scale, recipe.color_jitter, recipe.random_erasing, recipe.mixup, recipe.cutmix)):
+    # Alternating flips show the same in every second epoch: that is their purpose.
+    pairs = itertools.pairwise(seen) if recipe.flip == "alternating" else itertools.combinations(seen, 2)
+    again = max(len(a & b) / COUNT for a, b in pairs)
+    shifted = recipe.translation or recipe.cutout
+    if any((recipe.crop_scale, recipe.color_jitter, recipe.random_erasing, shifted, recipe.mixup, recipe.cutmix)):
         assert again < 0.05
     elif recipe.flip or recipe.rand_augment:
         assert again < 0.5 + SIGMAS * 0.5 / np.sqrt(COUNT)

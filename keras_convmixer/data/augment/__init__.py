@@ -6,19 +6,22 @@ called on single images inside `Dataset.map`: only what is drawn is then compute
 """
 
 from keras_convmixer.data.augment.base import SeededAugmentation
-from keras_convmixer.data.augment.erasing import RandomErasing
+from keras_convmixer.data.augment.erasing import Cutout, RandomErasing
 from keras_convmixer.data.augment.flip import RandomFlip
 from keras_convmixer.data.augment.jitter import ColorJitter
 from keras_convmixer.data.augment.keras_cv_policy import keras_cv_rand_augment
 from keras_convmixer.data.augment.mix import MixUpCutMix
 from keras_convmixer.data.augment.rand_augment import RandAugment
+from keras_convmixer.data.augment.translation import RandomTranslation
 
 __all__ = [
     "ColorJitter",
+    "Cutout",
     "MixUpCutMix",
     "RandAugment",
     "RandomErasing",
     "RandomFlip",
+    "RandomTranslation",
     "SeededAugmentation",
     "keras_cv_rand_augment",
     "rand_augment",

@@ -1,4 +1,4 @@
-"""Random erasing (arXiv 1708.04896) as timm does it, as a keras-cv layer."""
+"""Random erasing (arXiv 1708.04896) as timm does it, and cutout (arXiv 1708.04552), as keras-cv layers."""
 
 import math
 
@@ -84,3 +84,34 @@ class RandomErasing(SeededAugmentation):
     def get_config(self):
         names = ("probability", "area", "aspect", "mode", "mean", "std")
         return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+class Cutout(SeededAugmentation):
+    """Replaces a square in every image by the mean colour.
+
+    The square lies inside the image, wherever it fits evenly, as in airbench (arXiv 2404.00498); where it was first
+    described, its centre did, so that a part of it was often outside.
+
+    Args:
+        side: of the square, in pixels.
+        mean: of the model's preprocessing, per channel, for images scaled to 0–1.
+        salt: see `SeededAugmentation`.
+
+    Raises:
+        ValueError: an image is smaller than the square.
+    """
+
+    def __init__(self, side, mean=IMAGENET_MEAN, **kwargs):
+        super().__init__(**kwargs)
+        self.side, self.mean = side, tuple(mean)
+
+    def augment_image(self, image, seeds):
+        height, width, _ = image.shape
+        if self.side > min(height, width):
+            raise ValueError(f"a cutout of {self.side} pixels is larger than an image of {height} × {width}")
+        room = tf.constant([height - self.side + 1, width - self.side + 1])
+        top, left = tf.unstack(tf.cast(self.uniform(seeds, "corner", (2,)) * tf.cast(room, tf.float32), tf.int32))
+        return paste(image, tf.broadcast_to(255.0 * tf.constant(self.mean), (self.side, self.side, 3)), top, left)
+
+    def get_config(self):
+        return super().get_config() | {"side": self.side, "mean": self.mean}

@@ -13,6 +13,14 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 TESTS = Path(__file__).parent
 
 
+# Files of few tests that take minutes: begun first, so that no worker is left with one of them at the end.
+LONG = ("test_backends.py", "test_distribute.py", "test_notebooks.py", "test_train.py", "test_benchmark.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="session")
 def oracles():
     """Reference values made by running the reference implementations; see tests/oracles/README.md."""

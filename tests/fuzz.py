@@ -91,13 +91,14 @@ class Worker:
         try:
             self.pipe.recv()
             began, computed, peak = time.monotonic(), self.computed(), 0
+            used, moved = computed, began
             while not self.pipe.poll(0.02):
-                seconds = time.monotonic() - began
-                # On a busy machine most of the time is others'.
-                computing = min(seconds, self.computed() - computed)
+                # On a busy machine most of the time is others': only computing counts, and waiting without any.
+                before, used, now = used, self.computed(), time.monotonic()
+                moved = now if used > before else moved
                 peak = max(peak, psutil.Process(self.process.pid).memory_info().rss - self.base)
-                if peak > BYTES or computing > SECONDS or seconds > 6 * SECONDS:
-                    return ("too slow" if peak <= BYTES else "too much memory"), seconds, peak
+                if peak > BYTES or min(used - computed, now - began) > SECONDS or now - moved > 2 * SECONDS:
+                    return ("too slow" if peak <= BYTES else "too much memory"), now - began, peak
             outcome, seconds = self.pipe.recv()
             peak = max(peak, psutil.Process(self.process.pid).memory_info().rss - self.base)
             return outcome, min(seconds, self.computed() - computed), peak

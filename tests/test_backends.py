@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-QUICK = ("test_model.py", "test_parts.py", "test_variants.py", "weights")
-ALL = (*QUICK, "test_bundles.py", "test_preprocessing.py", "deployment/test_fold.py")
+QUICK = ("test_model.py", "test_parts.py", "weights/test_parity.py")
+ALL = (*QUICK, "test_variants.py", "weights", "test_bundles.py", "test_preprocessing.py", "deployment/test_fold.py")
 
 
 @pytest.mark.parametrize(

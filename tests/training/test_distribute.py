@@ -77,6 +77,7 @@ print(json.dumps({
     assert found["images"] == 359
 
 
+@pytest.mark.slow
 def test_an_infinity_on_one_replica_skips_the_step_on_all(result):
     found = result("""
 optimizers, apply = [], AdamW.apply

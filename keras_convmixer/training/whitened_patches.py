@@ -1,4 +1,4 @@
-"""A patch embedding that begins by whitening its patches, as the first layer of airbench (arXiv 2404.00498) does."""
+"""A patch embedding that begins by whitening its patches, as airbench (arXiv 2404.00498) begins."""
 
 import keras
 import numpy as np

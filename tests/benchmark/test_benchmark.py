@@ -62,9 +62,7 @@ class InferenceSession:
 """
 
 
-def test_every_form_is_measured_and_peers_that_are_slow_or_broken_hold_nobody_up(
-    bundle, tmp_path, monkeypatch, capfd
-):
+def test_every_form_is_measured_and_slow_or_broken_peers_hold_nobody_up(bundle, tmp_path, monkeypatch, capfd):
     modules = {
         "onnxruntime": ONNXRUNTIME,
         "tf2onnx": "",

@@ -8,8 +8,6 @@ import stat
 import tempfile
 from pathlib import Path
 
-import filelock
-
 # Bytes: half as much again as the largest image that is decoded takes without any compression.
 LARGEST_IMAGE = 2**29
 
@@ -73,6 +71,8 @@ def locked(path, wait=True):
     Args:
         path: the lock file. wait: whether to wait for a process that holds it, or else raise TimeoutError.
     """
+    import filelock  # which takes longer than all that --help needs
+
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     return filelock.FileLock(path, timeout=-1 if wait else 0)
 

@@ -1,11 +1,8 @@
 """Keeping what native code says off the terminal. For the command line alone: a user's process is the user's."""
 
 import contextlib
-import logging
 import os
-import shutil
 import sys
-import tempfile
 
 
 @contextlib.contextmanager
@@ -20,6 +17,10 @@ def quiet_stderr():
     if os.environ.get("CONVMIXER_TRACEBACK"):
         yield
         return
+    import logging  # here, since --help should not wait for what it does not need
+    import shutil
+    import tempfile
+
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.WARNING)

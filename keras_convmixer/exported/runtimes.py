@@ -1,8 +1,30 @@
-"""Exported files in the runtimes that they are for. Each is imported when it is first used."""
+"""Exported files in the runtimes that they are for. Each is imported when it is first used.
+
+An opener gives a function from float32 images `(batch, height, width, 3)` in 0–255 to a dictionary of arrays.
+"""
+
+import numpy as np
+
+
+def open_saved_model(path, threads=None, signature="serving_default"):
+    """A SavedModel; its signature `serve_bytes` takes a list of image files' contents instead.
+
+    TensorFlow has the same threads for all: `threads` is not looked at.
+    """
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path)
+    serve = loaded.signatures[signature]
+    (name,) = serve.structured_input_signature[1]
+
+    def run(images, _kept=loaded):  # whose variables go with it
+        return {key: value.numpy() for key, value in serve(**{name: tf.constant(images)}).items()}
+
+    return run
 
 
 def open_tflite(path, threads):
-    """A TFLite file as a function from an image `(1, height, width, 3)` in 0–255 to a dictionary of arrays."""
+    """A TFLite file, which takes one image at a time."""
     from ai_edge_litert.interpreter import Interpreter
 
     # From its content, since Windows does not rename a file that is open.
@@ -10,12 +32,17 @@ def open_tflite(path, threads):
     interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner("serving_default")
     dtype = runner.get_input_details()["images"]["dtype"]
-    # Of the evaluation's images, which are whole numbers, uint8 loses nothing.
-    return lambda image: runner(images=image.astype(dtype))
+
+    def run(images):
+        # Of the evaluation's images, which are whole numbers, uint8 loses nothing.
+        answers = [runner(images=image[None]) for image in images.astype(dtype)]
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+    return run
 
 
 def open_onnx(path, threads):
-    """An ONNX file as a function from float32 images in 0–255 to a dictionary of arrays."""
+    """An ONNX file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -27,7 +54,7 @@ def open_onnx(path, threads):
 
 
 def open_openvino(path, threads, precision="f32"):
-    """A folder with OpenVINO's model as a function from float32 images in 0–255 to a dictionary of arrays.
+    """A folder with OpenVINO's model.
 
     Args:
         path: the folder. precision: to compute in, "f32" or "bf16". Left alone, OpenVINO takes the latter where the
@@ -41,4 +68,4 @@ def open_openvino(path, threads, precision="f32"):
 
 
 # format → what opens a file of it
-OPENERS = {"tflite": open_tflite, "onnx": open_onnx, "openvino": open_openvino}
+OPENERS = {"saved_model": open_saved_model, "tflite": open_tflite, "onnx": open_onnx, "openvino": open_openvino}

@@ -4,8 +4,8 @@
     python -m pip install mediapipe
     python examples/mediapipe_check.py saved_models/digits exported/model_int8.tflite --photos examples/digits
 
-Each photograph is classified twice: cropped and resized as `predict` does it, where the scores must be the same,
-and left to MediaPipe, which stretches the whole photograph to the model's size.
+Each file is compared with `predict` on the model that it was made from and on the file itself. MediaPipe gets the
+photographs cropped and resized as `predict` does it, and once more as they are: it stretches them to its own size.
 """
 
 import argparse
@@ -29,34 +29,53 @@ def classified(classifier, pixels):
     return found
 
 
+def compared(found, predictions):
+    """Of how many photographs MediaPipe names the same class first, and by how much a score differs at most."""
+    same, difference = 0, 0.0
+    for scores, prediction in zip(found, predictions):
+        expected = dict(reversed(prediction.classes))
+        same += next(iter(scores)) == prediction.classes[0][0]
+        difference = max(difference, *(abs(scores[name] - expected[name]) for name in expected))
+    return same, difference
+
+
+def check(model, files, photos):
+    """For each file a dictionary: what MediaPipe was compared with → (equal top-1, greatest difference).
+
+    Args:
+        model: the model folder that the files were exported from. files: TFLite files. photos: image files.
+    """
+    bundle = keras_convmixer.load(model)
+    top = len(bundle.classes)
+    of_model = keras_convmixer.predict(bundle, photos, top=top)
+    cropped = [evaluation_image(path.read_bytes(), bundle.preprocessing).numpy().astype("uint8") for path in photos]
+    results = {}
+    for file in files:
+        options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=str(file)))
+        with vision.ImageClassifier.create_from_options(options) as classifier:
+            found = [classified(classifier, pixels) for pixels in cropped]
+            whole = [classified(classifier, np.asarray(Image.open(path).convert("RGB"))) for path in photos]
+        results[file] = {
+            "predict MODEL": compared(found, of_model),
+            "predict FILE": compared(found, keras_convmixer.predict(file, photos, top=top)),
+            "predict MODEL, whole photographs": compared(whole, of_model),
+        }
+    return results
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("model", help="what was exported: a run or model folder")
-    parser.add_argument("files", nargs="+", help="TFLite files made from it")
+    parser.add_argument("model", help="a run or model folder")
+    parser.add_argument("files", nargs="+", help="TFLite files exported from it")
     parser.add_argument("--photos", required=True, help="folder of photographs")
     parser.add_argument("--most", type=int, default=200, help="photographs, at most (default: 200)")
     arguments = parser.parse_args()
-    bundle = keras_convmixer.load(arguments.model)
     photos = sorted(path for path in Path(arguments.photos).rglob("*") if path.is_file())[: arguments.most]
-    predictions = keras_convmixer.predict(bundle, photos, top=len(bundle.classes))
-    for file in arguments.files:
-        options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=file))
-        same, same_left, most = 0, 0, 0.0
-        with vision.ImageClassifier.create_from_options(options) as classifier:
-            for prediction in predictions:
-                content = prediction.path.read_bytes()
-                got = classified(
-                    classifier, evaluation_image(content, bundle.preprocessing).numpy().astype("uint8")
-                )
-                expected = dict(reversed(prediction.classes))
-                same += next(iter(got)) == prediction.classes[0][0]
-                most = max(most, *(abs(got[name] - expected[name]) for name in expected))
-                left = classified(classifier, np.asarray(Image.open(prediction.path).convert("RGB")))
-                same_left += next(iter(left)) == prediction.classes[0][0]
-        print(
-            f"{file}: {len(predictions)} photographs, top-1 equal on {same}, scores within {most:.1e}; "
-            f"whole photographs left to MediaPipe: top-1 equal on {same_left}"
-        )
+    print(f"{len(photos)} photographs")
+    for file, results in check(arguments.model, arguments.files, photos).items():
+        print(file)
+        for what, (same, difference) in results.items():
+            print(f"  {what:<33} top-1 equal on {same}, scores within {difference:.1e}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_convmixer import bundles, files
-from keras_convmixer.data import decode
+from keras_convmixer.data import datasets, decode
 from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.deployment import comparison, keras_export, lite_metadata, saved_model, tflite
 from keras_convmixer.deployment.comparison import TOLERANCES, Tolerance
@@ -134,7 +134,8 @@ def export(
 
 def _images(bundle, data, count, allow_corrupt):
     """Images to compare on, at most `count`, and others to set int8's ranges by."""
-    dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)
+    photographs = None if data is None else datasets.open_photographs(data, allow_corrupt=allow_corrupt)
+    dataset = photographs or open_data(bundle, data, allow_corrupt=allow_corrupt)
     # "all" is there where one split was made into two: with too few images for that, none are held out.
     nothing_held_out = "all" in dataset.splits and "validation" not in dataset.splits
     held_out = (dataset.split("all") if nothing_held_out else dataset.held_out()).spread(count)

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from keras_convmixer import __version__, files
+from keras_convmixer import files
 from keras_convmixer.deployment.comparison import Comparison, Tolerance
 from keras_convmixer.parts import architecture
 from keras_convmixer.reports import Report
@@ -70,7 +70,7 @@ class Exported(Report):
             f"A ConvMixer in {numbers} that tells {len(bundle.classes)} classes apart: {sizes['depth']} blocks of "
             f"{sizes['dim']} channels, kernels of {sizes['kernel_size']}, patches of {sizes['patch_size']}. "
             f"It takes RGB images {width} wide and {height} high, 0 to 255, and normalises them itself. {compared} "
-            f"Exported by keras_convmixer {__version__}."
+            f"Exported by keras_convmixer."
         )
 
     def save(self, folder: str | os.PathLike) -> None:

@@ -31,9 +31,12 @@ def open_tflite(path, threads):
     interpreter = Interpreter(model_content=path.read_bytes(), num_threads=threads)
     interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner("serving_default")
-    dtype = runner.get_input_details()["images"]["dtype"]
+    taken = runner.get_input_details()["images"]
+    dtype, shape = taken["dtype"], tuple(taken["shape"].tolist()[1:])
 
     def run(images):
+        if images.shape[1:] != shape:  # the interpreter would try to make another model of it
+            raise ValueError(f"it takes images of {shape}, not of {images.shape[1:]}")
         # Of the evaluation's images, which are whole numbers, uint8 loses nothing.
         answers = [runner(images=image[None]) for image in images.astype(dtype)]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}

@@ -4,11 +4,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what editors and type checkers see of the names below
-    from keras_convmixer.bundles import Bundle, load
+    from keras_convmixer.bundles import Bundle
     from keras_convmixer.deployment.export import export
     from keras_convmixer.deployment.fold import fold
     from keras_convmixer.experiments.runs import compare
     from keras_convmixer.experiments.sweep import sweep
+    from keras_convmixer.exported.loaded import load
     from keras_convmixer.inference.evaluation import evaluate
     from keras_convmixer.inference.prediction import predict
     from keras_convmixer.model import ConvMixer
@@ -32,7 +33,7 @@ _MODULES = {
     "features": "parts",
     "fold": "deployment.fold",
     "list_models": "variants",
-    "load": "bundles",
+    "load": "exported.loaded",
     "predict": "inference.prediction",
     "sweep": "experiments.sweep",
     "train": "training.train",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_convmixer.deployment.runtimes import open_onnx, open_openvino, open_tflite
 from keras_convmixer.errors import first_line
+from keras_convmixer.exported.runtimes import open_onnx, open_openvino, open_tflite
 
 
 def serve(connection, form, folder, threads):
@@ -76,9 +76,8 @@ def _saved_model(folder, threads):
 
 def _tflite(name):
     def load(folder, threads):
-        of_image = open_tflite(folder / name, threads)
-        # The file takes one image at a time.
-        return lambda images: np.concatenate([of_image(image[None])["logits"] for image in images])
+        run = open_tflite(folder / name, threads)
+        return lambda images: run(images)["logits"]
 
     return load
 

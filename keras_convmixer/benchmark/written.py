@@ -1,5 +1,6 @@
 """The files that the forms of a model are loaded from."""
 
+import functools
 import json
 
 from keras_convmixer.benchmark.forms import OURS, not_available
@@ -61,7 +62,7 @@ def _makers(bundle, representative):
     }
     for quantize, file_name in tflite.FILE_NAMES.items():
         form = "tflite" if quantize == "none" else f"tflite_{quantize}"
-        makers[form] = file_name, lite(tflite.convert, plain, quantize)
+        makers[form] = file_name, lite(functools.partial(tflite.convert, logits=True), plain, quantize)
         makers[f"stock_{form}"] = f"stock_{form}.tflite", lite(converter.convert, unfolded, quantize)
     for form in ("openvino", "openvino_bfloat16"):
         makers[form] = "openvino", lambda path: keras_export.save(handed_over, path, "openvino")

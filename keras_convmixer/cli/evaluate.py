@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from keras_convmixer.cli.quiet import quiet_tensorflow
-from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP, MODEL_HELP
+from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
+from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP, EXPORTED_HELP, MODEL_HELP
 from keras_convmixer.errors import visible
 
 SUMMARY = "measure a model on a data set"
@@ -12,7 +12,7 @@ EXAMPLE = "runs/d --split test"
 
 
 def add_arguments(parser):
-    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument("model", help=f"{MODEL_HELP}, or {EXPORTED_HELP}")
     parser.add_argument("--classes", metavar="FILE", help=CLASSES_HELP)
     parser.add_argument("--data", help=f"{DATA_HELP} (default: what the model was trained on)")
     parser.add_argument("--split", help="train, validation or test (default: the held-out one)")
@@ -26,9 +26,10 @@ def add_arguments(parser):
 
 def run(arguments):
     with quiet_tensorflow():
-        from keras_convmixer.bundles import load
+        from keras_convmixer.exported.loaded import load
         from keras_convmixer.inference.evaluation import evaluate
-    bundle = load(arguments.model, arguments.classes)
+    with quiet_native_code():
+        bundle = load(arguments.model, arguments.classes)
     evaluation = evaluate(
         bundle,
         arguments.data,

@@ -24,10 +24,19 @@ def add_arguments(parser):
     )
     parser.add_argument("--out", required=True, help="folder to write to")
     parser.add_argument(
-        "--data", help=f"images to compare and calibrate with: {DATA_HELP} (default: the model's own)"
+        "--data",
+        help=f"images to compare and calibrate with: {DATA_HELP}; or photographs without classes (default: the "
+        "model's own)",
+    )
+    parser.add_argument("--no-compare", action="store_true", help="do not compare: int8 alone then needs images")
+    parser.add_argument(
+        "--input-type", choices=("uint8", "float32"), help="of an int8 file's images (default: uint8)"
     )
     parser.add_argument("--no-split", action="store_true", help="keep depthwise kernels whole in a TFLite file")
+    parser.add_argument("--logits", action="store_true", help="also give the logits in a TFLite file")
     parser.add_argument("--features", action="store_true", help="also give the last block's feature map")
+    for name in ("author", "license"):
+        parser.add_argument(f"--{name}", default="not stated", help="of the model, for a TFLite file's metadata")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -42,8 +51,13 @@ def run(arguments):
         format=arguments.format,
         quantize=arguments.quantize,
         data=arguments.data,
+        compare=not arguments.no_compare,
+        input_type=arguments.input_type,
+        logits=arguments.logits,
         features=arguments.features,
         split=not arguments.no_split,
+        author=arguments.author,
+        license=arguments.license,
     )
     print(report.as_json() if arguments.json else report.as_table())
     return 0

@@ -1,14 +1,14 @@
 """`convmixer predict`."""
 
 from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
-from keras_convmixer.cli.words import CLASSES_HELP, MODEL_HELP
+from keras_convmixer.cli.words import CLASSES_HELP, EXPORTED_HELP, MODEL_HELP
 
 SUMMARY = "classify images"
 EXAMPLE = "runs/d photo.jpg more/*.png --top 3"
 
 
 def add_arguments(parser):
-    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument("model", help=f"{MODEL_HELP}, or {EXPORTED_HELP}")
     parser.add_argument("--classes", metavar="FILE", help=CLASSES_HELP)
     parser.add_argument(
         "images", nargs="+", help="image files, folders, patterns, http(s) addresses, or - for an image on stdin"

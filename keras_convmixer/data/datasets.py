@@ -101,6 +101,24 @@ def open_dataset(source, *, validation_fraction=0.2, seed=0, allow_corrupt=False
     return Dataset(_name(source), classes, _Opened(openers))
 
 
+def open_photographs(source, *, allow_corrupt=False):
+    """Images that lie in a folder or an archive without classes, for what needs no labels.
+
+    Returns:
+        A `Dataset` of no classes with the split "all", whose labels say nothing; None of any other source.
+    """
+    path = files.expanded(source)
+    if path.is_file() and archive.is_archive(path):
+        path = archive.unpack(path)
+    found = image_folder.unlabelled(path) if path.is_dir() and str(source) != "digits" else None
+    if found is None:
+        return None
+    root, members = found
+    readable, skipped = _readable(source, root, members, allow_corrupt)
+    names = [file.name for file in readable]
+    return Dataset(_name(source), (), {"all": from_files((), [0] * len(names), names, root, skipped)})
+
+
 class _Opened(Mapping):
     """Split name → `EncodedImages`, each opened when it is first asked for."""
 
@@ -132,19 +150,24 @@ def _folder(path, allow_corrupt):
     found = image_folder.read_folder(archive.unpack(path) if path.is_file() else path)
 
     def opened(split):
-        members = found.splits[split]
-        corrupt = find_unreadable(found.root, [file for file, _ in members])
-        skipped = {printable(name): why for name, why in corrupt.items()}
-        check_share(f"{path} ({split})", skipped, len(members), allow_corrupt)
-        readable = [(file.name, label) for file, label in members if file.name not in corrupt]
-        names, labels = zip(*readable)
+        members = dict(found.splits[split])
+        readable, skipped = _readable(f"{path} ({split})", found.root, list(members), allow_corrupt)
+        names, labels = zip(*((file.name, members[file]) for file in readable))
         if split in ("train", "all"):
             lost = sorted(set(range(len(found.classes))) - set(labels))
             if lost:
                 raise UserError(f"{path} ({split}): no image of class {found.classes[lost[0]]} can be read")
-        return from_files(found.classes, labels, names, found.root, skipped.items())
+        return from_files(found.classes, labels, names, found.root, skipped)
 
     return found.classes, {split: functools.partial(opened, split) for split in found.splits}
+
+
+def _readable(name, root, members, allow_corrupt):
+    """Those of some files that can be read, and (name, reason) of the others. ValueError if they are many."""
+    corrupt = find_unreadable(root, members)
+    skipped = {printable(name): why for name, why in corrupt.items()}
+    check_share(name, skipped, len(members), allow_corrupt)
+    return [file for file in members if file.name not in corrupt], tuple(skipped.items())
 
 
 def _digits():

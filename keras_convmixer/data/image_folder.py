@@ -59,6 +59,22 @@ def read_folder(path):
         raise UserError(f"{path}: its folders lie in each other too deep to be followed") from None
 
 
+def unlabelled(path):
+    """The images of a folder that holds nothing else, in no class; None of any other folder.
+
+    Returns:
+        `(root, files)`: the folder, or the only one in it, and a list of `File`.
+    """
+    root = Path(path)
+    folders, files = _entries(root)
+    if len(folders) == 1 and not files:
+        root = root / folders[0]
+        folders, files = _entries(root)
+    if folders or not files or all(_wordnet_id(file.name) for file in files):
+        return None
+    return root, files
+
+
 def _read_folder(root):
     parts = {folder: SPLITS[folder.lower()] for folder in _entries(root)[0] if folder.lower() in SPLITS}
     parts = {folder: split for folder, split in parts.items() if _holds_classes(root / folder)}

@@ -40,7 +40,7 @@ SUMS = (schema.BuiltinOperator.ADD, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
 FLOAT = (TFLOperationName.INPUT, TFLOperationName.OUTPUT, TFLOperationName.SOFTMAX)
 
 
-def convert(numbers, input_size, representative, *, split=True, features=False):
+def convert(numbers, input_size, representative, *, input_type="uint8", **graph):
     """A ConvMixer as a TFLite file's content in int8.
 
     Args:
@@ -48,10 +48,11 @@ def convert(numbers, input_size, representative, *, split=True, features=False):
         input_size: (height, width).
         representative: an iterable of float32 images `(1, height, width, 3)` in 0–255, as in evaluation, which
             decide on scales and ranges.
-        split, features: see `lite_graph`.
+        input_type: of the images, "uint8" or "float32".
+        graph: split, logits, features: see `lite_graph`.
 
     Returns:
-        bytes. Images are uint8, outputs float32.
+        bytes. Outputs are float32.
 
     Raises:
         ValueError: it cannot be converted.
@@ -59,8 +60,7 @@ def convert(numbers, input_size, representative, *, split=True, features=False):
     images = [np.asarray(image) for image in representative]
 
     def in_float(numbers):
-        graph = lite_graph(numbers, integers=True, split=split, features=features)
-        return converter.convert(graph, input_size)
+        return converter.convert(lite_graph(numbers, integers=True, **graph), input_size)
 
     divisors, ranges_of_x = zip(*_divisors(numbers, _observed(in_float(numbers), images, counted=())))
     content = in_float(divided(numbers, divisors))
@@ -68,7 +68,7 @@ def convert(numbers, input_size, representative, *, split=True, features=False):
     for name, seen in _observed(content, images, counted=SUMS).items():
         block = re.match(r"block_(\d+)/x/", name)
         ranges[name] = ranges_of_x[int(block[1])] if block else _range(seen)
-    return _everything(content, ranges)
+    return _everything(content, ranges, input_type)
 
 
 class _Seen(NamedTuple):
@@ -207,8 +207,8 @@ def _bounds(low, high):
     return (low, high) if low < high else (0.0, 1.0)
 
 
-def _everything(content, ranges):
-    """A float32 file in int8, given the ranges of its tensors of activations. Its images are uint8."""
+def _everything(content, ranges, input_type):
+    """A float32 file in int8, given the ranges of its tensors of activations."""
     graph = _parsed(content).subgraphs[0]
     image = graph.tensors[graph.inputs[0]].name.decode()
     bounds = {
@@ -221,10 +221,11 @@ def _everything(content, ranges):
     for operation in FLOAT:
         quantizer.update_quantization_recipe(".*", operation, algorithm_key="no_quantize")
     model = _quantized(quantizer, bounds)
-    # The first operation quantizes float32 images. It takes uint8 ones as well.
-    images = model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]]
-    images.type, images.quantization = schema.TensorType.UINT8, schema.QuantizationParametersT()
-    images.quantization.scale, images.quantization.zeroPoint = [1.0], [0]
+    if input_type == "uint8":
+        # The first operation quantizes float32 images. It takes uint8 ones as well.
+        images = model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]]
+        images.type, images.quantization = schema.TensorType.UINT8, schema.QuantizationParametersT()
+        images.quantization.scale, images.quantization.zeroPoint = [1.0], [0]
     return _written(model)
 
 

@@ -23,18 +23,18 @@ MOST_CHANNELS = 192
 VECTOR = 16
 
 
-def lite_graph(numbers, *, integers=False, split=True, features=False):
+def lite_graph(numbers, *, integers=False, split=True, logits=False, features=False):
     """The inference of a ConvMixer as a function for `converter.convert`.
 
     Args:
         numbers: what `fold.folded` gives for a `ConvMixer` that ends in logits.
         integers: whether it is to be quantized to integers throughout.
         split: whether to split depthwise kernels of more than 25 taps, and the channels into groups.
-        features: whether to give the last block's map too.
+        logits, features: whether to give the logits, and the last block's map, too.
 
     Returns:
-        A function from images `(1, height, width, 3)` to a dictionary: "probabilities" and "logits" `(1, classes)`
-        and, if asked for, "features" `(1, height, width, dim)`.
+        A function from images `(1, height, width, 3)` to a dictionary: "probabilities" `(1, classes)` and, if asked
+        for, "logits" `(1, classes)` and "features" `(1, height, width, dim)`.
     """
     activation = numbers.activation
     groups = 1 if integers or not split else groups_of(numbers.patches.bias.size)
@@ -77,8 +77,8 @@ def lite_graph(numbers, *, integers=False, split=True, features=False):
             a = convolution(z, block.pointwise)
             after = block.after
         last = _together(a)
-        logits = tf.matmul(tf.reduce_mean(last, (1, 2)), numbers.head.kernel) + numbers.head.bias
-        outputs = {"probabilities": tf.nn.softmax(logits), "logits": logits}
+        scores = tf.matmul(tf.reduce_mean(last, (1, 2)), numbers.head.kernel) + numbers.head.bias
+        outputs = {"probabilities": tf.nn.softmax(scores)} | ({"logits": scores} if logits else {})
         return outputs | ({"features": affine(last, *numbers.features)} if features else {})
 
     return function

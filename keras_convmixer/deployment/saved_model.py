@@ -35,25 +35,3 @@ def save(model, preprocessing, path):
 
     signatures = {"serving_default": serving_default, "serve_bytes": serve_bytes}
     tf.saved_model.save(module, path, signatures={k: v.get_concrete_function() for k, v in signatures.items()})
-
-
-def load(path):
-    """The two signatures of a SavedModel as functions of one image.
-
-    Returns:
-        `(of_image, of_bytes)`: from an image `(1, height, width, 3)`, and from one file's content, to a dictionary
-        of arrays.
-    """
-    loaded = tf.saved_model.load(path)
-
-    def of_image(image):
-        return _arrays(loaded.signatures["serving_default"](images=tf.constant(image, tf.float32)))
-
-    def of_bytes(content):
-        return _arrays(loaded.signatures["serve_bytes"](image_bytes=tf.constant([content])))
-
-    return of_image, of_bytes
-
-
-def _arrays(outputs):
-    return {name: value.numpy() for name, value in outputs.items()}

@@ -15,6 +15,7 @@ from keras_convmixer.data import datasets, fingerprints
 from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.data.unreadable import check_share, reasons, stream_in_use
 from keras_convmixer.errors import UserError
+from keras_convmixer.exported.loaded import ExportedBundle, load
 from keras_convmixer.fonts import font_for
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.reports import Tabular
@@ -111,7 +112,7 @@ class Evaluation(Tabular):
 
 
 def evaluate(
-    model: bundles.Bundle | keras.Model | str | os.PathLike,
+    model: bundles.Bundle | ExportedBundle | keras.Model | str | os.PathLike,
     data: str | os.PathLike | None = None,
     *,
     classes: Sequence[str] | str | os.PathLike | None = None,
@@ -123,7 +124,7 @@ def evaluate(
     """Measures a model on a split of a data set.
 
     Args:
-        model, classes: what `load` takes: a folder, a name, a `keras.Model` with its class names...
+        model, classes: what `load` takes: a folder, a name, a `keras.Model` with class names, an exported file...
         data: what `--data` takes. Default: the data the model was trained on, by its recipe.yaml.
         split: "train", "validation", "test", or "all" for data that has no splits of its own. Default: the
             held-out one; of data without splits, those images that the model has not learned from. They are known
@@ -140,7 +141,7 @@ def evaluate(
     """
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
-    bundle = bundles.load(model, classes)
+    bundle = load(model, classes)
     recipe = _recipe(bundle)
     dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)
     known = fingerprints.read(bundle.path)

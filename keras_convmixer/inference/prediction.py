@@ -16,6 +16,7 @@ from keras_convmixer import bundles, class_names, files
 from keras_convmixer.data import decode
 from keras_convmixer.data.unreadable import reason
 from keras_convmixer.errors import UserError
+from keras_convmixer.exported.loaded import ExportedBundle, load
 from keras_convmixer.inference.image_files import find_images
 from keras_convmixer.reports import Tabular
 
@@ -70,7 +71,7 @@ class Predictions(list[Prediction], Tabular):
 
 
 def predict(
-    model: bundles.Bundle | keras.Model | str | os.PathLike,
+    model: bundles.Bundle | ExportedBundle | keras.Model | str | os.PathLike,
     paths: str | os.PathLike | Sequence[str | os.PathLike],
     *,
     classes: Sequence[str] | str | os.PathLike | None = None,
@@ -80,7 +81,7 @@ def predict(
     """Classifies image files.
 
     Args:
-        model, classes: what `load` takes: a folder, a name, a `keras.Model` with its class names...
+        model, classes: what `load` takes: a folder, a name, a `keras.Model` with class names, an exported file...
         paths: a path or several, each a file, a folder (searched with all that is below it for image files), a
             pattern with `*`, `?`, `[...]` or `**`, an http:// or https:// address of an image, or "-", an image on
             stdin. `~` is the user's home.
@@ -98,7 +99,7 @@ def predict(
         raise UserError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
     with tempfile.TemporaryDirectory() as room:
         found = find_images([paths] if isinstance(paths, (str, Path)) else paths, Path(room))
-        bundle = bundles.load(model, classes)
+        bundle = load(model, classes)
         names = [class_names.display_name(name) for name in bundle.classes]
         images = _decoded(found, bundle.preprocessing)
         predictions = Predictions()

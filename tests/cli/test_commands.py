@@ -42,7 +42,7 @@ def test_export_reports_its_comparison(run, tmp_path, capsys):
     out = tmp_path / "exported"
     assert main(["export", str(run), "--format", "tflite", "--out", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["format"] == "tflite"
-    assert {"model.tflite", "labels.txt", "preprocessing.json"} <= {path.name for path in out.iterdir()}
+    assert {"model.tflite", "labels.txt", "input.json"} <= {path.name for path in out.iterdir()}
 
 
 def test_models_lists_the_variants(capsys):

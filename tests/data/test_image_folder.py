@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_convmixer.data.image_folder import read_folder
+from keras_convmixer.data.image_folder import read_folder, unlabelled
 
 
 def tree(root, *paths):
@@ -133,3 +133,13 @@ def test_a_folder_without_permission():
         finally:
             os.seteuid(user)
             (folder / "b").chmod(0o755)
+
+
+def test_images_without_classes_are_told_from_others(tmp_path):
+    tree(tmp_path, "flat/b.png", "flat/a.jpg", "around/photos/a.png", "classes/cat/a.png", "classes/dog/a.png")
+    tree(tmp_path, "wordnet/n02510455_panda.JPEG", "both/a.png", "both/cat/a.png", "none/readme.txt")
+    found = {name: unlabelled(tmp_path / name) for name in os.listdir(tmp_path)}
+    assert {name for name, images in found.items() if images} == {"flat", "around"}
+    root, files = found["flat"]
+    assert (root, [file.name for file in files]) == (tmp_path / "flat", ["a.jpg", "b.png"])
+    assert found["around"][0] == tmp_path / "around" / "photos"

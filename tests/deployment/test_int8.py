@@ -30,7 +30,7 @@ def relative_error(found, expected):
 def test_is_closer_to_the_model_than_stock_int8(kernel_size, activation):
     model, pixels = small(kernel_size, activation)
     size, representative = model.input_shape[1:3], [image[None].astype("float32") for image in pixels[:32]]
-    ours = tflite.convert(model, size, "int8", representative)
+    ours = tflite.convert(model, size, "int8", representative, logits=True)
     stock = converter.convert(prepared(model, folded=False), size, "int8", representative)
     expected = keras.ops.convert_to_numpy(model(pixels.astype("float32")))
     error, stock_error = (relative_error(run(content, pixels)["logits"], expected) for content in (ours, stock))
@@ -44,7 +44,7 @@ def test_dividing_channels_leaves_the_function(kernel_size, activation):
     numbers = fold.folded(model)
     rng = np.random.default_rng(1)
     divisors = [np.exp(rng.uniform(-2, 1, 32)).astype("float32") for _ in numbers.blocks]
-    graph = lite_graph(int8.divided(numbers, divisors), integers=True)
+    graph = lite_graph(int8.divided(numbers, divisors), integers=True, logits=True)
     images = pixels[:4].astype("float32")
     found = run(converter.convert(graph, model.input_shape[1:3]), images)["logits"]
     assert relative_error(found, keras.ops.convert_to_numpy(model(images))) < 1e-5
@@ -68,6 +68,6 @@ def test_a_block_that_sees_only_zeros_is_no_obstacle():
     model.get_layer("patch_embedding").set_weights([kernel, bias - 1e4])
     model.get_layer("patch_embedding_norm").set_weights([np.full(32, value) for value in (1, 0, 0, 1)])
     representative = [image[None].astype("float32") for image in pixels[:4]]
-    content = tflite.convert(model, model.input_shape[1:3], "int8", representative)
+    content = tflite.convert(model, model.input_shape[1:3], "int8", representative, logits=True)
     expected = keras.ops.convert_to_numpy(model(pixels[:4].astype("float32")))
     assert np.abs(run(content, pixels[:4])["logits"] - expected).max() < 0.05 * np.ptp(expected)

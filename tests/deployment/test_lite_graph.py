@@ -49,7 +49,7 @@ def run(content, batch):
 def test_computes_what_the_model_does(kernel_size, activation, dim, split):
     model = randomised(kernel_size=kernel_size, activation=activation, dim=dim, depth=2, classifier_activation=None)
     batch = images(model)
-    content = tflite.convert(model, model.input_shape[1:3], split=split, features=True)
+    content = tflite.convert(model, model.input_shape[1:3], split=split, logits=True, features=True)
     found = run(content, batch)
     features = keras.Model(model.input, model.get_layer("pool").input)
     for name, expected in (("logits", model(batch)), ("features", features(batch))):
@@ -74,7 +74,7 @@ def test_a_large_kernel_is_split_unless_told_otherwise():
 
 def test_dynamic_range_leaves_depthwise_weights_in_float32():
     model = randomised(kernel_size=7, dim=64, depth=2, classifier_activation=None)
-    content = tflite.convert(model, model.input_shape[1:3], "dynamic")
+    content = tflite.convert(model, model.input_shape[1:3], "dynamic", logits=True)
     weights = [t for t in Interpreter(model_content=content).get_tensor_details() if len(t["shape"]) == 4]
     types = {tuple(t["shape"]): np.dtype(t["dtype"]).name for t in weights}
     assert types[64, 1, 1, 64] == "int8"

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 from keras_convmixer import files
 from keras_convmixer.cli.quiet import quiet_tensorflow
@@ -14,8 +15,11 @@ EXAMPLE = "--recipe digits --workdir runs/d"
 def add_arguments(parser):
     parser.add_argument("--recipe", help=RECIPE_HELP)
     parser.add_argument("--data", help=f"{DATA_HELP} (default: the recipe's)")
-    parser.add_argument("--workdir", required=True, help="folder of the run; the same command goes on in it")
+    parser.add_argument("--workdir", required=True, help="folder of the run; alone, it goes on")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET_HELP)
+    parser.add_argument(
+        "--on-nan", choices=("stop", "rollback"), help="a loss that is not finite: as training.on_nan of the recipe"
+    )
     parser.add_argument("--devices", metavar="NAMES", help="such as GPU:0,GPU:1 (default: every GPU)")
 
 
@@ -27,11 +31,17 @@ def run(arguments):
     if arguments.data:
         # The run's folder must find its data from any working directory.
         overrides.append(f"data.source={json.dumps(files.absolute(arguments.data))}")
-    recipe = Recipe.load(recipe_or_default(arguments.recipe, arguments.data), overrides)
+    if arguments.on_nan:
+        overrides.append(f"training.on_nan={arguments.on_nan}")
+    if arguments.recipe or not (Path(arguments.workdir) / "recipe.yaml").exists():
+        recipe, changes = Recipe.load(recipe_or_default(arguments.recipe, arguments.data), overrides), ()
+    else:
+        recipe, changes = None, overrides
     devices = arguments.devices.split(",") if arguments.devices else None
     try:
         # A bar that is rewritten in place is for a terminal; a log gets a line an epoch.
-        bundle = train(recipe, arguments.workdir, devices=devices, verbose=1 if sys.stdout.isatty() else 2)
+        verbose = 1 if sys.stdout.isatty() else 2
+        bundle = train(recipe, arguments.workdir, changes=changes, devices=devices, verbose=verbose)
     except KeyboardInterrupt:
         print(f"convmixer: interrupted; the same command goes on in {arguments.workdir}", file=sys.stderr)
         return 130

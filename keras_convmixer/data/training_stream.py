@@ -48,12 +48,13 @@ def training_batches(
     seed,
     epochs,
     first_epoch=0,
+    first_step=0,
     label_smoothing=0.0,
     class_weights=None,
     shard=(0, 1),
     unreadable=None,
 ):
-    """The batches of epochs `first_epoch` to `epochs`, one after another.
+    """The batches of epochs `first_epoch`, from its batch `first_step` on, to `epochs`, one after another.
 
     In the place of an image that cannot be read stands another, drawn from the whole split; the draws for it are
     those of the image it replaces, and no other image moves.
@@ -90,7 +91,8 @@ def training_batches(
         inputs = mixed(inputs) if mixed else inputs
         return tuple(inputs[name] for name in ("images", "labels", "weights") if name in inputs)
 
-    numbers = tf.data.Dataset.range(first_epoch * groups.per_epoch, epochs * groups.per_epoch)
+    first = first_epoch * groups.per_epoch + first_step * groups.per_batch
+    numbers = tf.data.Dataset.range(first, epochs * groups.per_epoch)
     batches = numbers.map(group, at_once)
     if groups.per_batch > 1:
         batches = batches.batch(groups.per_batch, drop_remainder=True).map(_joined)

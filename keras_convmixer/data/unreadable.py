@@ -158,6 +158,11 @@ class Unreadable:
         """How many of the split's images could not be read in an epoch."""
         return len(self._images.skipped) + len(self._epochs[epoch])
 
+    def noted_in(self, epoch):
+        """The positions of the images that were noted in an epoch."""
+        with self._lock:
+            return sorted(self._epochs[epoch])
+
     def note(self, epoch, index):
         """Counts the image at a position of the split, and names it unless that was done before."""
         with self._lock:

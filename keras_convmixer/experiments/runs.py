@@ -182,7 +182,8 @@ def compare(folders: Iterable[str | os.PathLike]) -> Comparison:
     """
     found = []
     for folder in map(Path, folders):
-        own = sorted(path.parent for path in folder.rglob("recipe.yaml"))
+        own = {path.parent for path in folder.rglob("recipe.yaml")}
+        own = sorted(path for path in own if path.name != "best" or path.parent not in own)  # a run's best epoch
         if not own:
             raise FileNotFoundError(f"{folder}: no run there (a folder with recipe.yaml, as `train` leaves it)")
         found += own

@@ -187,6 +187,11 @@ class Training:
         freeze_backbone: train the head alone. "auto" does so where there is no GPU.
         cached_crops: of a frozen backbone compute the features of so many crops of each image once, and train the
             head on these (see `training.frozen_features`). None computes them anew in every epoch.
+        checkpoint_minutes: write a checkpoint so often, besides that at the end of every epoch; 0 after every
+            step, None at the ends alone.
+        checkpoints_kept: how many of them.
+        on_nan: where the loss is not finite any more, "stop"; or "rollback" to the last checkpoint, with half the
+            learning rate, at most three times.
     """
 
     epochs: Positive = 25
@@ -199,3 +204,6 @@ class Training:
     class_weights: bool = False
     freeze_backbone: bool | Literal["auto"] = False
     cached_crops: Positive | None = None
+    checkpoint_minutes: NonNegative | None = 10.0
+    checkpoints_kept: Positive = 2
+    on_nan: Literal["stop", "rollback"] = "stop"

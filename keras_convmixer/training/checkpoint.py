@@ -1,9 +1,12 @@
-"""The state of a training as one safetensors file, and the callback that writes it after every epoch."""
+"""The state of a training as one safetensors file, and the callback that keeps the last ones."""
 
 import csv
+import dataclasses
+import hashlib
 import io
 import json
-import math
+import sys
+import time
 from pathlib import Path
 
 import keras
@@ -13,6 +16,43 @@ import safetensors.numpy
 
 from keras_convmixer import files
 from keras_convmixer.errors import UserError
+
+FOLDER = "checkpoints"
+
+
+class DamagedError(UserError):
+    """A file that is no checkpoint, or no longer the one that was written."""
+
+
+@dataclasses.dataclass
+class Position:
+    """How far a training is.
+
+    Attributes:
+        history: a row of figures for each epoch done.
+        step: steps done in the epoch begun; 0 at the start of one.
+        means: the figures of these steps. seconds: what they took.
+        unreadable: positions of the images that could not be read for them.
+    """
+
+    history: list
+    step: int = 0
+    means: dict = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    unreadable: list = dataclasses.field(default_factory=list)
+
+    @property
+    def epoch(self):
+        """The epoch, from 0, in which training goes on."""
+        return len(self.history)
+
+    def joined(self, logs, steps):
+        """The means of an epoch's first `steps` steps, of those of its steps since this position."""
+        share = self.step / steps
+        return {k: self.means.get(k, 0.0) * share + float(v) * (1 - share) for k, v in logs.items()}
+
+    def __str__(self):
+        return f"epoch {self.epoch}" if not self.step else f"step {self.step} of epoch {self.epoch + 1}"
 
 
 def state(model, average=None):
@@ -29,12 +69,12 @@ def state(model, average=None):
 
 
 def restore(path, model, average=None):
-    """Sets what `state` gave.
+    """Sets what `state` gave. Returns the progress that was written with it.
 
     Raises:
         ValueError: the file is damaged or is another model's.
     """
-    arrays, _ = read(path)
+    arrays, progress = read(path)
     groups = {"model": model.variables, "optimizer": model.optimizer.variables, "average": average or []}
     for group, variables in groups.items():
         stored = sorted(key for key in arrays if key.startswith(f"{group}/"))
@@ -42,6 +82,7 @@ def restore(path, model, average=None):
             raise UserError(f"{path} holds the state of another model; start again in a new folder")
         for key, variable in zip(stored, variables):
             variable.assign(arrays[key])
+    return progress
 
 
 def write(path, arrays, progress):
@@ -50,49 +91,94 @@ def write(path, arrays, progress):
     Raises:
         OSError: the disk is full, or the folder may not be written to.
     """
+    text = json.dumps(progress)
     with files.replacing(path) as temporary:
         try:
-            safetensors.numpy.save_file(arrays, temporary, {"progress": json.dumps(progress)})
+            safetensors.numpy.save_file(arrays, temporary, {"progress": text, "hash": _hash(arrays, text)})
         except safetensors.SafetensorError as error:
             raise OSError(f"{path} could not be written: {error}") from None
 
 
 def read(path):
-    """The arrays and the progress that `write` wrote. Raises ValueError where they cannot be read."""
+    """The arrays and the progress that `write` wrote. Raises DamagedError where these are no longer they."""
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["progress"])  # noqa: SIM118
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a checkpoint, or is damaged: {error}") from None
+            arrays, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+        progress = json.loads(metadata["progress"])
+        intact = metadata["hash"] == _hash(arrays, metadata["progress"])
+    except KeyError as error:
+        raise DamagedError(f"{path} is not a checkpoint, or is damaged: it has no {error}") from None
+    except (safetensors.SafetensorError, TypeError, ValueError) as error:
+        raise DamagedError(f"{path} is not a checkpoint, or is damaged: {error}") from None
+    if not intact:
+        raise DamagedError(f"{path} is not a checkpoint, or is damaged: its content is not what was written")
+    return arrays, progress
+
+
+def _hash(arrays, text):
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for key in sorted(arrays):
+        digest.update(f"{key} {arrays[key].dtype} {arrays[key].shape}".encode())
+        digest.update(arrays[key].tobytes())
+    return digest.hexdigest()
+
+
+def kept(folder):
+    """The checkpoints in a run's folder, the newest first. Their names say how far each is."""
+    return sorted((Path(folder) / FOLDER).glob("*.safetensors"), reverse=True)
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keeps `checkpoints/last.safetensors` and, by validation accuracy, `best.safetensors`, and `history.csv`.
+    """Writes a checkpoint at the end of every epoch and every so many minutes, keeps the last, and `history.csv`.
 
-    All that a resumed training needs is in `last`: variables, optimizer, moving average, and the history, of
-    which the best epoch and early stopping are functions.
+    All that a resumed training needs is in one: variables, optimizer, moving average, the data's position, and the
+    history, of which the best epoch and early stopping are functions. To stand after the moving average, which a
+    step must have reached before it is written.
 
     Args:
         folder: the run's folder.
         average: the `MovingAverage` callback, or None.
-        early_stopping: epochs without a better validation accuracy before stopping, or None.
+        settings: the recipe's `Training`.
+        source: what the batches come from, see `training.sources`.
+        save_model: called at the end of an epoch, before its checkpoint is written, with whether it is the best.
+        interruption: an `Interruption`, which is obeyed once a step is done and written.
     """
 
-    def __init__(self, folder, average=None, early_stopping=None):
+    def __init__(self, folder, average, settings, source, save_model, interruption):
         super().__init__()
-        self.last = Path(folder) / "checkpoints" / "last.safetensors"
-        self.best = Path(folder) / "checkpoints" / "best.safetensors"
-        self.table = Path(folder) / "history.csv"
-        self.average = average
-        self.early_stopping = early_stopping
-        self.history = []
+        self.folder, self.table = Path(folder), Path(folder) / "history.csv"
+        self.average, self.settings, self.source = average, settings, source
+        self.save_model, self.interruption = save_model, interruption
+        self.start = Position([])
+        self.history = self.start.history
 
     def resume(self, model):
-        """Restores the last epoch's state, if there is one. Returns the number of epochs done."""
-        if self.last.exists():
-            restore(self.last, model, self._average_variables())
-            self.history = read(self.last)[1]["history"]
-        return len(self.history)
+        """Restores the newest state that is whole, if there is one. Returns its `Position`.
+
+        Raises:
+            UserError: there are checkpoints, and all are damaged or of another model.
+        """
+        found = kept(self.folder)
+        for path in found:
+            try:
+                progress = restore(path, model, self._average_variables())
+                self.start = Position(**progress)
+            except TypeError:
+                error = f"{path} is not a checkpoint, or is damaged: it does not say how far it is"
+            except DamagedError as damage:
+                error = damage
+            else:
+                break
+            print(f"{error}; taking the one before", file=sys.stderr)
+            path.rename(path.with_name(f"{path.name}.damaged"))
+        else:
+            if found:
+                raise UserError(f"none of the checkpoints in {self.folder} is whole; start again in a new folder")
+        self.history = self.start.history
+        self.source.note_again(self.start.epoch, self.start.unreadable)
+        if self.history:  # a kill may have come between a checkpoint and its row
+            files.write_text(self.table, _csv(self.history))
+        return self.start
 
     @property
     def best_epoch(self):
@@ -101,32 +187,71 @@ class Checkpoints(keras.callbacks.Callback):
 
     @property
     def stopped_early(self):
-        patience = self.early_stopping
+        patience = self.settings.early_stopping
         return bool(patience and self.history) and len(self.history) - 1 - self.best_epoch >= patience
+
+    def on_train_begin(self, logs=None):
+        self._written = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began = time.monotonic()
+        if epoch != self.start.epoch or self.start.epoch != len(self.history):
+            self.start = Position(self.history)
+
+    def on_train_batch_end(self, batch, logs=None):
+        step, minutes = self.start.step + batch + 1, self.settings.checkpoint_minutes
+        due = minutes is not None and time.monotonic() - self._written >= 60 * minutes
+        if not (due or self.interruption.asked) or step >= self.source.steps:
+            return
+        if self.source.starts_at_steps:
+            taken = self.start.seconds + time.monotonic() - self._began
+            noted = self.source.noted(len(self.history))
+            self._write(Position(self.history, step, self.start.joined(logs, step), taken, noted))
+        self.interruption.obey()
 
     def on_epoch_end(self, epoch, logs=None):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()} | {"learning_rate": rate}
-        if not math.isfinite(row["loss"]):
-            raise UserError(_not_finite(row, self.last if self.history else None))
         self.history.append(row)
-        arrays = state(self.model, self._average_variables())
-        if self.best_epoch == epoch:
-            write(self.best, arrays, {"history": self.history})
-        write(self.last, arrays, {"history": self.history})
+        # The model comes first: where a checkpoint says that an epoch is done, its model is there.
+        self.save_model(self.best_epoch == epoch)
+        self._write(Position(self.history))
         files.write_text(self.table, _csv(self.history))
         self.model.stop_training = self.model.stop_training or self.stopped_early
+        self.interruption.obey()
+
+    def _write(self, position):
+        """Writes a state, unless its last step has spoilt it, which the loss of the next will show."""
+        arrays = state(self.model, self._average_variables())
+        floats = [*position.means.values(), *(array for array in arrays.values() if array.dtype.kind == "f")]
+        if not all(np.isfinite(array).all() for array in floats):
+            return
+        name = f"{position.epoch:04d}-epochs-{position.step:06d}-steps.safetensors"
+        write(self.folder / FOLDER / name, arrays, dataclasses.asdict(position))
+        self._written = time.monotonic()
+        for old in kept(self.folder)[self.settings.checkpoints_kept :]:
+            old.unlink()
 
     def _average_variables(self):
         return self.average.variables if self.average else None
 
 
-def _not_finite(row, last):
-    kept = f". {last} keeps the state after epoch {row['epoch'] - 1}" if last else ""
-    return (
-        f"the loss is {row['loss']} in epoch {row['epoch']}: train anew, in another --workdir, with a lower "
-        f"optimizer.learning_rate or a lower optimizer.clip_norm{kept}"
-    )
+class Rejoined(keras.callbacks.Callback):
+    """Completes the figures of an epoch whose first steps were trained before an interruption.
+
+    To stand after `Validation`. Args: start: the `Position` at which it goes on. source: see `Checkpoints`.
+    """
+
+    def __init__(self, start, source):
+        super().__init__()
+        self.start, self.source = start, source
+
+    def on_epoch_end(self, epoch, logs=None):
+        trained = {name: logs[name] for name in self.start.means}
+        logs |= self.start.joined(trained, self.source.steps)
+        logs["seconds"] += self.start.seconds
+        if "images_per_second" in logs:
+            logs["images_per_second"] = self.source.images_per_epoch / logs["seconds"]
 
 
 def _csv(rows):

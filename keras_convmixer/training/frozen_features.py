@@ -36,6 +36,8 @@ class FrozenFeatures:
         UserError: the recipe mixes images, whose features no longer belong to one of them.
     """
 
+    starts_at_steps = True
+
     def __init__(self, data, bundle):
         self.data, self.recipe, self.classes = data, data.recipe, data.classes
         self.steps, self.images_per_epoch = data.steps, data.images_per_epoch
@@ -51,7 +53,7 @@ class FrozenFeatures:
         self.head = keras.Model(features, bundle.model.get_layer("head")(x), name="head_alone")
         self._kept = self._cached()
 
-    def batches(self, preprocessing, first_epoch):
+    def batches(self, preprocessing, first_epoch, first_step=0):
         """Batches (features, soft labels), with weights as a third where the recipe weighs classes."""
         training, size = self.recipe.training, self.recipe.training.batch_size
 
@@ -62,7 +64,7 @@ class FrozenFeatures:
                 order = np.arange(len(features))
                 if epoch >= training.cached_crops:
                     np.random.default_rng((self.recipe.seed, epoch)).shuffle(order)
-                for batch in order.reshape(-1, size):
+                for batch in order.reshape(-1, size)[first_step if epoch == first_epoch else 0 :]:
                     yield features[batch], self.data.images.labels[index[batch]]
 
         def ready(features, labels):
@@ -76,6 +78,12 @@ class FrozenFeatures:
 
     def unreadable(self, epoch, held_out):
         return self.data.unreadable(epoch, held_out)
+
+    def noted(self, epoch):
+        return self.data.noted(epoch)
+
+    def note_again(self, epoch, indices):
+        self.data.note_again(epoch, indices)
 
     def note_images(self, workdir):
         self.data.note_images(workdir)

@@ -22,7 +22,10 @@ class RecipeData:
 
     Attributes:
         classes: class names. steps: whole batches in an epoch. images_per_epoch: how many images these hold.
+        starts_at_steps: whether `batches` can start within an epoch.
     """
+
+    starts_at_steps = True
 
     def __init__(self, recipe):
         self.recipe = recipe
@@ -40,8 +43,8 @@ class RecipeData:
         splits = {"unreadable": self.images, "val_unreadable": self.dataset.held_out()}
         self._unreadable = {name: Unreadable(images) for name, images in splits.items()}
 
-    def batches(self, preprocessing, first_epoch):
-        """The stream of all epochs from `first_epoch` on."""
+    def batches(self, preprocessing, first_epoch, first_step=0):
+        """The stream of all epochs from a step of `first_epoch` on."""
         training = self.recipe.training
         return training_batches(
             self.images,
@@ -51,6 +54,7 @@ class RecipeData:
             seed=self.recipe.seed,
             epochs=training.epochs,
             first_epoch=first_epoch,
+            first_step=first_step,
             label_smoothing=training.label_smoothing,
             class_weights=self.class_weights() if training.class_weights else None,
             unreadable=self._unreadable["unreadable"],
@@ -70,6 +74,15 @@ class RecipeData:
         for index in held_out:
             self._unreadable["val_unreadable"].note(epoch, index)
         return {name: images.count(epoch) for name, images in self._unreadable.items() if images.count(epoch)}
+
+    def noted(self, epoch):
+        """The positions of the training images that an epoch could not read so far, for `note_again`."""
+        return self._unreadable["unreadable"].noted_in(epoch)
+
+    def note_again(self, epoch, indices):
+        """Counts what `noted` gave when the epoch was interrupted."""
+        for index in indices:
+            self._unreadable["unreadable"].note(epoch, index)
 
     def meter(self, preprocessing, replicas):
         """What measures a model on the held-out split."""
@@ -95,7 +108,8 @@ class OwnData:
 
     Each gives batches (images, labels) or (images, labels, weights). Images are `(n, height, width, 3)`, RGB in
     0–255, augmented as the user likes; labels class numbers `(n,)` or shares `(n, classes)`, for measuring class
-    numbers or one-hot. Of the recipe's sections `data` and `augmentation` nothing is used.
+    numbers or one-hot. Of the recipe's sections `data` and `augmentation` nothing is used. They start at the
+    beginning of an epoch only: of a training that was interrupted, the epoch begun is trained anew.
 
     Args:
         recipe: a `Recipe`. data: the pair. classes: class names, in the order of the labels.
@@ -103,6 +117,8 @@ class OwnData:
     Raises:
         UserError: it is no such pair, or the length of the training data is not known.
     """
+
+    starts_at_steps = False
 
     def __init__(self, recipe, data, classes):
         self._check(data, classes)
@@ -132,7 +148,7 @@ class OwnData:
             if not isinstance(spec, tuple) or len(spec) not in (2, 3) or spec[0].shape.rank != 4:
                 raise UserError(f"data must give batches (images (n, height, width, 3), labels), not {spec}")
 
-    def batches(self, preprocessing, first_epoch):
+    def batches(self, preprocessing, first_epoch, first_step=0):
         """The training data again and again: what differs between epochs is the user's."""
         count, share = len(self.classes), self._smoothing
 
@@ -152,6 +168,12 @@ class OwnData:
 
     def unreadable(self, epoch, held_out):
         return {}
+
+    def noted(self, epoch):
+        return []
+
+    def note_again(self, epoch, indices):
+        """Nothing is noted."""
 
     def note_images(self, workdir):
         """Which images these are only their user knows."""

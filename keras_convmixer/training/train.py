@@ -1,34 +1,41 @@
 """Training: a recipe and a folder in, a model folder out. The same call resumes."""
 
+import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
 
-from keras_convmixer import bundles, files
+from keras_convmixer import bundles
 from keras_convmixer.data.unreadable import stream_in_use
 from keras_convmixer.errors import UserError
 from keras_convmixer.machine import processor, versions
 from keras_convmixer.parts import architecture
 from keras_convmixer.recipes import Recipe
-from keras_convmixer.training import checkpoint, distribute, dtype_policy, memory
+from keras_convmixer.training import checkpoint, distribute, dtype_policy, memory, run_folder
 from keras_convmixer.training.allocator import keep_freed_memory
 from keras_convmixer.training.build import build
+from keras_convmixer.training.checkpoint import Checkpoints, Rejoined
 from keras_convmixer.training.compiled import compiled
+from keras_convmixer.training.divergence import LossWatch, NotFiniteError
 from keras_convmixer.training.ema import MovingAverage
 from keras_convmixer.training.frozen_features import FrozenFeatures
+from keras_convmixer.training.interruption import Interruption
 from keras_convmixer.training.sources import OwnData, RecipeData
 from keras_convmixer.training.validation import Validation
+
+_MOST_ROLLBACKS = 3
 
 
 @stream_in_use()
 def train(
-    recipe: Recipe | str | os.PathLike,
+    recipe: Recipe | str | os.PathLike | None,
     workdir: str | os.PathLike,
     *,
+    changes: Iterable[str] | dict = (),
     data: tuple | None = None,
     classes: Sequence[str] | None = None,
     devices: Sequence[str] | None = None,
@@ -38,10 +45,13 @@ def train(
     """Trains a ConvMixer, or goes on with a training that was interrupted.
 
     Args:
-        recipe: a `Recipe`, or what `Recipe.load` takes: a name or a YAML file.
-        workdir: the run's folder. After every epoch it holds `checkpoints/`, `history.csv` and TensorBoard's
-            `logs/`; at the end it is a model folder (see `bundles`), whose `metrics.json` was measured on the
-            held-out split.
+        recipe: a `Recipe`, or what `Recipe.load` takes: a name or a YAML file; or None for that of the run in
+            workdir, which goes on.
+        workdir: the run's folder. It holds `checkpoints/`, `history.csv` and TensorBoard's `logs/`. After every
+            epoch it is a model folder (see `bundles`) of this epoch, and its `best` that of the best. At the end it
+            is that of the training, with a `metrics.json` that was measured on the held-out split.
+        changes: with recipe None, what is different from here on, as `Recipe.load` takes it: epochs, the place of
+            the images, the learning rate (see `run_folder`). It is recorded in `changes.json`.
         data: batches of your own instead of the recipe's data: (training, held out), two `tf.data.Dataset`s; see
             `sources.OwnData`. They come with classes: the class names, in the order of the labels.
         devices: names of the devices to share each batch out to, such as ("GPU:0", "GPU:1"). Default: every
@@ -55,17 +65,26 @@ def train(
 
     Raises:
         UserError (a ValueError): the data or the recipe is not fit for training, `workdir` is another recipe's run,
-            or the loss is no longer finite. OSError: a file cannot be read or written, or the images are no longer
-            there.
+            another process trains in it, or the loss is no longer finite. OSError: a file cannot be read or
+            written, or the images are no longer there.
     """
     keep_freed_memory()
-    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     workdir = Path(workdir)
-    _refuse_another_recipes(workdir, recipe)
+    if recipe is None:
+        recipe = run_folder.recipe_of(workdir, changes)
+    else:
+        recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+        run_folder.refuse_another_recipes(workdir, recipe)
     with distribute.on(devices) as strategy:
         hardware = dtype_policy.hardware(devices)
         source = RecipeData(recipe) if data is None else OwnData(recipe, data, classes)
-        return _train(recipe, workdir, source, strategy, hardware, callbacks, verbose)
+        if data is None:
+            run_folder.refuse_other_images(workdir, recipe, source)
+        while True:
+            try:
+                return _train(recipe, workdir, source, strategy, hardware, callbacks, verbose)
+            except NotFiniteError as error:
+                _roll_back(recipe, workdir, error)
 
 
 def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
@@ -87,38 +106,34 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
             plain = source.head
         elif on_cpu and not frozen:  # a GPU's memory is its own, and its libraries' needs differ
             _say_what_it_takes(recipe, bundle, precision)
-        trained = compiled(recipe, plain, source.steps, precision)
+        trained = compiled(_with_lower_peak(recipe, workdir), plain, source.steps, precision)
         average = MovingAverage(trained, training.ema) if training.ema else None
     # Only now is the folder this recipe's: what failed before this line leaves nothing in the way of another try.
-    files.write_text(workdir / "recipe.yaml", recipe.to_yaml())
-    checkpoints = checkpoint.Checkpoints(workdir, average, training.early_stopping)
-    done = checkpoints.resume(trained)
-    if not done:
-        source.note_images(workdir)
-    meter = source.meter(bundle.preprocessing, replicas)
-    if done < training.epochs and not checkpoints.stopped_early:
-        if done:
-            print(f"{workdir}: going on after epoch {done} of {training.epochs}", file=sys.stderr)
-        trained.fit(
-            source.batches(bundle.preprocessing, first_epoch=done),
-            initial_epoch=done,
-            epochs=training.epochs,
-            steps_per_epoch=source.steps,
-            shuffle=False,  # the stream is in its own random order already
-            callbacks=[
-                *([average] if average else []),
-                Validation(meter, bundle.classes, strategy, average, source),
-                checkpoints,
-                keras.callbacks.TensorBoard(workdir / "logs"),
-                *callbacks,
-            ],
-            verbose=verbose,
-        )
+    with run_folder.held(workdir), Interruption() as interruption:
+
+        def save_model(best):
+            with average.lent() if average else contextlib.nullcontext():
+                plain.set_weights(trained.get_weights())
+            run_folder.save_model(bundle, workdir, best)
+
+        checkpoints = Checkpoints(workdir, average, training, source, save_model, interruption)
+        start = checkpoints.resume(trained)
+        run_folder.begin(workdir, recipe, start)
+        meter = source.meter(bundle.preprocessing, replicas)
+        if not start.epoch:
+            source.note_images(workdir)
+        if start.epoch < training.epochs and not checkpoints.stopped_early:
+            (workdir / "metrics.json").unlink(missing_ok=True)
+            first = [average] if average else []
+            first += [LossWatch(checkpoints), Validation(meter, bundle.classes, strategy, average, source)]
+            last = [checkpoints, keras.callbacks.TensorBoard(workdir / "logs"), *callbacks]
+            _fit(trained, bundle.preprocessing, checkpoints, training.epochs, first, last, verbose)
     if training.early_stopping:
-        checkpoint.restore(checkpoints.best, trained, average.variables if average else None)
-    if average:
-        average.apply()
-    plain.set_weights(trained.get_weights())
+        bundle.model.set_weights(bundles.load(workdir / "best").model.get_weights())
+    else:
+        if average:
+            average.apply()
+        plain.set_weights(trained.get_weights())
     evaluation = meter.measure(plain, bundle.classes)
     metrics = {"epochs": len(checkpoints.history), "precision": precision, "frozen": frozen}
     metrics |= {"parameters": bundle.model.count_params()} | _made_with() | evaluation.summary()
@@ -127,18 +142,43 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
     return bundle
 
 
+def _fit(trained, preprocessing, checkpoints, epochs, first, last, verbose):
+    """Trains from where `checkpoints` starts. An epoch that was begun before is a short `fit` of its own."""
+    start, source = checkpoints.start, checkpoints.source
+    if start.epoch or start.step:
+        print(f"{checkpoints.folder}: going on after {start} of {epochs}", file=sys.stderr)
+    pieces = [(start.epoch, start.epoch + 1, start.step)] if start.step else []
+    for epoch, end, step in [*pieces, (start.epoch + len(pieces), epochs, 0)]:
+        if epoch == epochs or (pieces and not step and trained.stop_training):
+            continue
+        trained.fit(
+            source.batches(preprocessing, first_epoch=epoch, first_step=step),
+            initial_epoch=epoch,
+            epochs=end,
+            steps_per_epoch=source.steps - step,
+            shuffle=False,  # the stream is in its own random order already
+            callbacks=[*first, *([Rejoined(start, source)] if step else []), *last],
+            verbose=verbose,
+        )
+
+
+def _roll_back(recipe, workdir, error):
+    """Records that a training goes back to its last checkpoint at a lower rate. Raises the error if it may not."""
+    last = checkpoint.kept(workdir)
+    if recipe.training.on_nan != "rollback" or not last or run_folder.rollbacks(workdir) == _MOST_ROLLBACKS:
+        raise error
+    run_folder.record_rollback(workdir, last[0].name, str(error))
+    print(f"{workdir}: going back to {last[0].name}, with half the learning rate: {error}", file=sys.stderr)
+
+
+def _with_lower_peak(recipe, workdir):
+    """The recipe with the learning rate that the rollbacks so far have left of its own."""
+    rate = recipe.optimizer.learning_rate / 2 ** run_folder.rollbacks(workdir)
+    return dataclasses.replace(recipe, optimizer=dataclasses.replace(recipe.optimizer, learning_rate=rate))
+
+
 def _made_with():
     return {"processor": processor(), "versions": versions("keras-convmixer", "keras", keras.backend.backend())}
-
-
-def _refuse_another_recipes(workdir, recipe):
-    """Raises ValueError if a folder is the run of another recipe."""
-    path = workdir / "recipe.yaml"
-    differences = recipe.differences(Recipe.load(path)) if path.exists() else ()
-    if differences:
-        raise UserError(
-            f"{workdir} is the run of another recipe ({'; '.join(differences[:4])}); choose another --workdir"
-        )
 
 
 def _say_what_it_takes(recipe, bundle, precision):

@@ -90,7 +90,7 @@ def poisoned(self, grads, variables):
 
 AdamW.apply = poisoned
 model = train("run", TWO, "training.precision=mixed_float16", "training.epochs=3", "optimizer.clip_norm=0.5").model
-arrays, _ = checkpoint.read(FOLDER / "run" / "checkpoints" / "last.safetensors")
+arrays, _ = checkpoint.read(checkpoint.kept(FOLDER / "run")[0])
 state = {key.split("/")[-1]: float(value) for key, value in arrays.items() if value.size == 1}
 variables = [*optimizers[0]._trainable_variables, *optimizers[0].variables]
 replicas = [[replica.numpy() for replica in variable.value.values] for variable in variables]

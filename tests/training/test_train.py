@@ -1,5 +1,9 @@
 import csv
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -10,7 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import keras_convmixer
-from keras_convmixer.training import checkpoint, dtype_policy
+from keras_convmixer import Recipe
+from keras_convmixer.training import checkpoint, dtype_policy, run_folder
 
 
 def history(run):
@@ -66,6 +71,128 @@ def test_goes_on_where_it_was_interrupted(small_recipe, tmp_path, monkeypatch):
         np.testing.assert_allclose(a, b, atol=2e-3)
     last = [row["loss"] for row in (history(tmp_path / "parts")[-1], history(tmp_path / "whole")[-1])]
     assert float(last[0]) == pytest.approx(float(last[1]), rel=1e-3)
+
+
+def test_interrupted_within_an_epoch_it_ends_with_the_same_bits(tmp_path):
+    code = """
+import json, pathlib, signal, sys
+import keras, numpy as np, tensorflow as tf
+tf.config.threading.set_inter_op_parallelism_threads(1)  # without which no two runs on a CPU are alike
+import keras_convmixer
+from keras_convmixer import Recipe
+
+class Stop(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 4:
+            signal.raise_signal(signal.SIGINT)
+
+settings = ["model.dim=8", "model.depth=1", "training.epochs=2", "training.batch_size=256", "training.ema=0.9"]
+settings += ["model.stochastic_depth=0.3", "model.dropout=0.1", "augmentation.mixup=0.5", "training.precision=mixed_float16"]
+recipe, folder = Recipe.load("digits", settings), pathlib.Path(sys.argv[1])
+whole = keras_convmixer.train(recipe, folder / "whole", verbose=0)
+for stop in (True, False):
+    try:
+        parts = keras_convmixer.train(recipe, folder / "parts", callbacks=[Stop()] * stop, verbose=0)
+    except KeyboardInterrupt:
+        files = [path.name for path in (folder / "parts" / "checkpoints").glob("*.safetensors")]
+alike = [np.array_equal(a, b) for a, b in zip(whole.model.get_weights(), parts.model.get_weights())]
+print(json.dumps([files, alike]))
+"""
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    written, alike = json.loads(done.stdout.splitlines()[-1])
+    assert written == ["0000-epochs-000005-steps.safetensors"]
+    assert all(alike)
+    rows, whole = history(tmp_path / "parts"), history(tmp_path / "whole")
+    assert len(rows) == len(whole) == 2
+    for row, expected in zip(rows, whole):
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+            assert float(row[name]) == pytest.approx(float(expected[name]), rel=1e-6)
+
+
+def test_is_a_model_folder_while_it_runs_and_so_is_its_best_epoch(small_recipe, tmp_path):
+    def evaluated(epoch, logs):
+        measured.append(keras_convmixer.evaluate(tmp_path, verbose=0).top(1))
+        expected.append(logs["val_accuracy"])
+        best = keras_convmixer.evaluate(tmp_path / "best", verbose=0)
+        assert best.top(1) == pytest.approx(max(expected))
+        assert best.seen_in_training == keras_convmixer.evaluate(tmp_path, verbose=0).seen_in_training
+
+    measured, expected = [], []
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=evaluated)
+    recipe = small_recipe("training.ema=0.5", "optimizer.learning_rate=0.2")
+    keras_convmixer.train(recipe, tmp_path, callbacks=[callback], verbose=0)
+    assert measured == pytest.approx(expected)
+
+
+def test_goes_on_with_more_epochs_where_the_images_were_moved_to_and_records_it(small_recipe, tmp_path):
+    for name, shade in (("dark", 40), ("light", 200)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("L", (8, 8), shade + i).save(tmp_path / "images" / name / f"{i}.png")
+    recipe = small_recipe(f"data.source={tmp_path / 'images'}", "training.batch_size=4", "training.epochs=1")
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    keras_convmixer.train(recipe, run, verbose=0)
+    (tmp_path / "images").rename(moved)
+    changes = [f"data.source={moved}", "training.epochs=2", "training.checkpoint_minutes=1"]
+    keras_convmixer.train(None, run, changes=changes, verbose=0)
+    assert len(history(run)) == 2
+    (change,) = json.loads((run / "changes.json").read_text())
+    assert change == {
+        "why": "--set",
+        "after": "epoch 1",
+        "changes": {"data.source": [str(tmp_path / "images"), str(moved)], "training.epochs": [1, 2]},
+    }
+    with pytest.raises(ValueError, match="seed may not change in the middle of a training"):
+        keras_convmixer.train(None, run, changes=["seed=1"], verbose=0)
+    with pytest.raises(ValueError, match="training.epochs 1 is less than the 2 epochs that are done"):
+        keras_convmixer.train(None, run, changes=["training.epochs=1"], verbose=0)
+    Image.new("L", (8, 8), 0).save(moved / "dark" / "0.png")
+    shutil.copytree(moved, tmp_path / "other")
+    with pytest.raises(ValueError, match="other holds other images or classes than those that .*run learns from"):
+        keras_convmixer.train(None, run, changes=[f"data.source={tmp_path / 'other'}"], verbose=0)
+
+
+def test_refuses_a_folder_that_another_process_trains_in(small_recipe, tmp_path):
+    (tmp_path / ".writing-killed").mkdir()
+    with run_folder.held(tmp_path):
+        assert not (tmp_path / ".writing-killed").exists()
+        with pytest.raises(ValueError, match=f"is in use: process {os.getpid()} trains in it"):
+            keras_convmixer.train(small_recipe(), tmp_path, verbose=0)
+    with run_folder.held(tmp_path):
+        pass
+
+
+def test_logs_that_cannot_be_written_are_an_error_before_training(small_recipe, tmp_path):
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(OSError, match="logs"):
+        keras_convmixer.train(small_recipe(), tmp_path, verbose=0)
+
+
+def test_rolls_back_with_half_the_learning_rate_where_asked(small_recipe, tmp_path, capsys):
+    class Spoil(keras.callbacks.Callback):
+        left = 1
+
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 5 and self.left:
+                self.left -= 1
+                self.model.trainable_variables[0].assign(self.model.trainable_variables[0] * np.nan)
+
+    asked = ["training.on_nan=rollback", "training.checkpoint_minutes=0"]
+    recipe, spoil = small_recipe(*asked, "optimizer.schedule=constant"), Spoil()
+    keras_convmixer.train(recipe, tmp_path, callbacks=[spoil], verbose=0)
+    assert [float(row["learning_rate"]) for row in history(tmp_path)] == pytest.approx([0.01, 0.01])
+    (entry,) = json.loads((tmp_path / "changes.json").read_text())
+    assert (entry["why"], entry["after"]) == ("rollback", "0000-epochs-000006-steps.safetensors")
+    assert (
+        "going back to 0000-epochs-000006-steps.safetensors, with half the learning rate" in capsys.readouterr().err
+    )
+    assert Recipe.load(tmp_path / "recipe.yaml").optimizer.learning_rate == 0.02
+    # At most three times.
+    spoil.left = 9
+    with pytest.raises(ValueError, match="loss is nan in epoch 3"):
+        keras_convmixer.train(None, tmp_path, changes=["training.epochs=3"], callbacks=[spoil], verbose=0)
+    assert len(json.loads((tmp_path / "changes.json").read_text())) == 1 + 1 + 2
 
 
 def test_refuses_the_run_of_another_recipe(small_recipe, tmp_path):
@@ -167,7 +294,7 @@ def test_a_model_folder_is_resampled_where_the_recipe_asks_for_other_sizes(small
 def test_a_loss_that_is_not_finite_is_an_error_with_advice_that_works(small_recipe, tmp_path):
     recipe = small_recipe("optimizer.learning_rate=1e30", "training.epochs=5", "optimizer.clip_norm=null")
     advice = "train anew, in another --workdir, with a lower optimizer.learning_rate or a lower optimizer.clip_norm"
-    with pytest.raises(ValueError, match=rf"loss is (nan|inf) in epoch 1: {advice}$"):
+    with pytest.raises(ValueError, match=rf"loss is (nan|inf) in epoch 1, at step \d+ of 11, .*: {advice}$"):
         keras_convmixer.train(recipe, tmp_path / "run", verbose=0)
     assert not (tmp_path / "run" / "model.keras").exists()
     lower = small_recipe("training.epochs=1", "optimizer.learning_rate=0.01", "optimizer.clip_norm=null")
@@ -176,14 +303,14 @@ def test_a_loss_that_is_not_finite_is_an_error_with_advice_that_works(small_reci
 
 def test_the_last_good_checkpoint_is_named_where_the_loss_stops_being_finite(small_recipe, tmp_path):
     keras_convmixer.train(small_recipe("training.epochs=1"), tmp_path, verbose=0)
-    last = tmp_path / "checkpoints" / "last.safetensors"
+    (last,) = checkpoint.kept(tmp_path)
     arrays, progress = checkpoint.read(last)
     weights = {key: np.full_like(array, np.nan) for key, array in arrays.items() if array.dtype.kind == "f"}
     checkpoint.write(last, arrays | weights, progress)
     two_epochs = small_recipe()
     (tmp_path / "recipe.yaml").write_text(two_epochs.to_yaml())
     with pytest.raises(
-        ValueError, match=r"loss is nan in epoch 2: .*last.safetensors keeps the state after epoch 1"
+        ValueError, match=rf"loss is nan in epoch 2, at step 1 of 11, .*: {last} keeps the last good state"
     ):
         keras_convmixer.train(two_epochs, tmp_path, verbose=0)
 

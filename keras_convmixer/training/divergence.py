@@ -1,0 +1,60 @@
+"""A loss that is no longer finite, noticed within steps."""
+
+import math
+
+import keras
+
+from keras_convmixer.errors import UserError
+from keras_convmixer.training import checkpoint
+
+# Looking at a loss waits for the device: so many steps are looked at together.
+_TOGETHER = 20
+
+
+class NotFiniteError(UserError):
+    """The loss is no longer finite."""
+
+
+class LossWatch(keras.callbacks.Callback):
+    """Raises `NotFiniteError` where the loss is not finite. To stand before `Checkpoints`.
+
+    Args:
+        checkpoints: the `Checkpoints` callback.
+    """
+
+    def __init__(self, checkpoints):
+        super().__init__()
+        self.checkpoints = checkpoints
+        self._means = []  # since it was last looked, as the device has them
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._means.clear()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._means.append((batch + 1, logs["loss"]))
+        if len(self._means) == _TOGETHER or batch == 0:
+            self._look()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._look()
+
+    def _look(self):
+        # A mean that is not finite stays so for the rest of the epoch.
+        if self._means and not math.isfinite(float(self._means[-1][1])):
+            batch, loss = next((b, float(loss)) for b, loss in self._means if not math.isfinite(float(loss)))
+            raise NotFiniteError(self._message(batch, loss))
+        self._means.clear()
+
+    def _message(self, batch, loss):
+        start, last = self.checkpoints.start, checkpoint.kept(self.checkpoints.folder)[:1]
+        epoch = len(self.checkpoints.history) + 1
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        advice = "with a lower optimizer.learning_rate or a lower optimizer.clip_norm"
+        if not last:
+            advice = f"train anew, in another --workdir, {advice}"
+        else:
+            advice = f"{last[0]} keeps the last good state: go on from it {advice} (--set), or --on-nan rollback"
+        return (
+            f"the loss is {loss} in epoch {epoch}, at step {start.step + batch} of "
+            f"{self.checkpoints.source.steps}, where the learning rate is about {rate:.3g}: {advice}"
+        )

@@ -1,0 +1,52 @@
+"""Being told to stop: the step is finished and written first."""
+
+import signal
+import sys
+import threading
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Interruption:
+    """A context in which SIGINT (Ctrl-C), SIGTERM and SIGHUP wait for `obey`; a second one does not wait.
+
+    What they do then is what they did before: Python's Ctrl-C raises KeyboardInterrupt. Signals that were ignored
+    stay so, and in any thread but the main one, which alone may ask for signals, nothing changes.
+
+    Attributes:
+        asked: whether there was one.
+    """
+
+    def __init__(self):
+        self._number, self._before = None, {}
+
+    @property
+    def asked(self):
+        return self._number is not None
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_):
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def obey(self):
+        """Does what the signal does, if there was one."""
+        if self.asked:
+            self.__exit__()
+            signal.raise_signal(self._number)
+
+    def _note(self, number, frame):
+        again, self._number = self.asked, number
+        if again:
+            self.obey()
+        print(
+            f"{signal.Signals(number).name}: finishing the step and writing a checkpoint; once more ends at once",
+            file=sys.stderr,
+            flush=True,
+        )

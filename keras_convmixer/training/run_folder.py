@@ -1,0 +1,165 @@
+"""The folder of a run: one training at a time, its recipe and what was changed of it, its models."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from keras_convmixer import bundles, class_names, files
+from keras_convmixer.data import fingerprints
+from keras_convmixer.errors import UserError
+from keras_convmixer.recipes import Recipe
+from keras_convmixer.training.checkpoint import FOLDER
+
+# What makes no difference to the model, and what may change between two steps: the sizes and kinds of what a
+# checkpoint holds may not, nor which batch comes next.
+_FREE = {"training.checkpoint_minutes", "training.checkpoints_kept", "training.on_nan"}
+_CHANGEABLE = {"data.source", "data.allow_corrupt", "optimizer.schedule", "optimizer.warmup_epochs"}
+_CHANGEABLE |= {f"optimizer.{key}" for key in ("learning_rate", "weight_decay", "clip_norm")}
+_CHANGEABLE |= {f"training.{key}" for key in ("epochs", "label_smoothing", "early_stopping", "class_weights")}
+_CHANGES = "changes.json"
+_LINKED = ("preprocessing.json", "classes.txt", "recipe.yaml", fingerprints.FILE)
+
+
+@contextlib.contextmanager
+def held(workdir):
+    """A context in which no other process trains in a folder. What killed ones left half-written is removed.
+
+    Raises:
+        UserError: another process does. OSError: the folder may not be written to.
+    """
+    pid = workdir / FOLDER / ".pid"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(workdir / FOLDER / ".lock", wait=False))
+        except TimeoutError:
+            other = pid.read_text() if pid.exists() else "unknown"
+            raise UserError(f"{workdir} is in use: process {other} trains in it; wait for it or end it") from None
+        pid.write_text(str(os.getpid()))
+        for folder in (workdir, workdir / FOLDER, workdir / "best"):
+            for left in folder.glob(".writing-*"):
+                shutil.rmtree(left, ignore_errors=True)
+        (workdir / "logs" / "train").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir / "logs" / "train"):
+            pass  # it may be written to; where not, TensorFlow would say so in many words
+        yield
+
+
+def recipe_of(workdir, overrides=()):
+    """The recipe of a run, with what is to be changed of it.
+
+    Args:
+        overrides: see `Recipe.load`.
+
+    Raises:
+        UserError: something may not be changed in the middle of a training. FileNotFoundError: there is no run.
+    """
+    path = workdir / "recipe.yaml"
+    if not path.exists():
+        raise FileNotFoundError(f"{workdir} is not the folder of a run: it has no recipe.yaml; name a recipe")
+    changed = Recipe.load(path, overrides)
+    for key in _changes(path, changed):
+        if key not in _CHANGEABLE | _FREE:
+            raise UserError(
+                f"{key} may not change in the middle of a training; take another --workdir for it. "
+                f"What may: {', '.join(sorted(_CHANGEABLE | _FREE))}"
+            )
+    return changed
+
+
+def refuse_another_recipes(workdir, recipe):
+    """Raises ValueError if a folder is the run of another recipe."""
+    path = workdir / "recipe.yaml"
+    differing = _changes(path, recipe).keys() - _FREE if path.exists() else ()
+    if differing:
+        lines = [f"{key}: {here} here, {there} there" for key, (there, here) in _changes(path, recipe).items()]
+        raise UserError(
+            f"{workdir} is the run of another recipe ({'; '.join(lines[:4])}); choose another --workdir. To go on "
+            "in it with a change, name no recipe, and what changes with --set"
+        )
+
+
+def refuse_other_images(workdir, recipe, source):
+    """Raises UserError if a run's data was moved, and other images than those that it learned from lie there."""
+    path = workdir / "recipe.yaml"
+    if not path.exists() or "data.source" not in _changes(path, recipe):
+        return
+    known, now = fingerprints.read(workdir), fingerprints.fingerprints(source.images)
+    now = np.unique(now[now != 0])
+    names = class_names.read(workdir / "classes.txt") if (workdir / "classes.txt").exists() else source.classes
+    same = known is None or (np.isin(now, known).all() and (recipe.model.weights or len(now) == len(known)))
+    if not same or tuple(names) != tuple(source.classes):
+        raise UserError(
+            f"{recipe.data.source} holds other images or classes than those that {workdir} learns from; "
+            "give the folder that they were moved to, or take another --workdir"
+        )
+
+
+def begin(workdir, recipe, position):
+    """Writes the run's recipe, and what was changed of it, and where, into `changes.json`.
+
+    Raises:
+        UserError: more epochs are done than the recipe has.
+    """
+    if position.epoch > recipe.training.epochs:
+        raise UserError(
+            f"training.epochs {recipe.training.epochs} is less than the {position.epoch} epochs that are done"
+        )
+    path = workdir / "recipe.yaml"
+    changes = _changes(path, recipe) if path.exists() else {}
+    changes = {key: change for key, change in changes.items() if key not in _FREE}
+    if changes:
+        _record(workdir, {"why": "--set", "after": str(position), "changes": changes})
+    files.write_text(path, recipe.to_yaml())
+
+
+def record_rollback(workdir, position, why):
+    _record(workdir, {"why": "rollback", "after": str(position), "message": why})
+
+
+def rollbacks(workdir):
+    """How many rollbacks there were since the learning rate was last changed by hand."""
+    count = 0
+    for entry in _recorded(workdir):
+        by_hand = "optimizer.learning_rate" in entry.get("changes", {})
+        count = 0 if by_hand else count + (entry["why"] == "rollback")
+    return count
+
+
+def save_model(bundle, workdir, best):
+    """Makes a run's folder, and its `best` if this epoch is that, a model folder. Weights are written once."""
+    bundles.save(bundle, workdir)
+    if best:
+        for name in (*_LINKED, "model.keras"):
+            if (workdir / name).exists():
+                with files.replacing(workdir / "best" / name) as temporary:
+                    _link(workdir / name, temporary)
+
+
+def _link(source, target):
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has links
+        shutil.copy(source, target)
+
+
+def _changes(path, recipe):
+    """key → (value in a file, value now) of what differs."""
+    before, now = Recipe.load(path).flat(), recipe.flat()
+    return {key: (before.get(key), now.get(key)) for key in {**now, **before} if before.get(key) != now.get(key)}
+
+
+def _recorded(workdir):
+    path = Path(workdir) / _CHANGES
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+
+
+def _record(workdir, entry):
+    files.write_text(Path(workdir) / _CHANGES, json.dumps([*_recorded(workdir), entry], indent=2) + "\n")

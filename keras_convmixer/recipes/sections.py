@@ -187,6 +187,8 @@ class Training:
         freeze_backbone: train the head alone. "auto" does so where there is no GPU.
         cached_crops: of a frozen backbone compute the features of so many crops of each image once, and train the
             head on these (see `training.frozen_features`). None computes them anew in every epoch.
+        progressive_resizing: (side, epochs) pairs: begin with so many epochs on images of that side in pixels, then
+            those of the next pair, at last the rest at the model's own size (see `training.progressive_resizing`).
         checkpoint_minutes: write a checkpoint so often, besides that at the end of every epoch; 0 after every
             step, None at the ends alone.
         checkpoints_kept: how many of them.
@@ -204,6 +206,7 @@ class Training:
     class_weights: bool = False
     freeze_backbone: bool | Literal["auto"] = False
     cached_crops: Positive | None = None
+    progressive_resizing: tuple[tuple[Positive, Positive], ...] = ()
     checkpoint_minutes: NonNegative | None = 10.0
     checkpoints_kept: Positive = 2
     on_nan: Literal["stop", "rollback"] = "stop"

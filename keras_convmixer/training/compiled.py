@@ -23,7 +23,8 @@ def compiled(recipe, model, steps, precision=None):
         UserError: the recipe's optimizer is unknown, or does not take what the recipe gives it.
     """
     precision = precision or dtype_policy.said(recipe.training.precision, dtype_policy.hardware())
-    trained = training_model(model, precision, recipe.training.rematerialize)
+    training = recipe.training
+    trained = training_model(model, precision, training.rematerialize, any_size=bool(training.progressive_resizing))
     schedule = _schedule(recipe.optimizer, recipe.training.epochs, steps)
     make = {"adamw": _adamw, "muon": _muon}.get(recipe.optimizer.name, _of_keras)
     trained.compile(

@@ -24,6 +24,7 @@ from keras_convmixer.training.divergence import LossWatch, NotFiniteError
 from keras_convmixer.training.ema import MovingAverage
 from keras_convmixer.training.frozen_features import FrozenFeatures
 from keras_convmixer.training.interruption import Interruption
+from keras_convmixer.training.progressive_resizing import check, pieces, resized
 from keras_convmixer.training.sources import OwnData, RecipeData
 from keras_convmixer.training.validation import Validation
 
@@ -106,6 +107,8 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
             plain = source.head
         elif on_cpu and not frozen:  # a GPU's memory is its own, and its libraries' needs differ
             _say_what_it_takes(recipe, bundle, precision)
+        patch_size, own_size = architecture(bundle.model)["patch_size"], bundle.preprocessing.input_size
+        check(training, patch_size, own_size, resizes=isinstance(source, RecipeData))
         trained = compiled(_with_lower_peak(recipe, workdir), plain, source.steps, precision)
         average = MovingAverage(trained, training.ema) if training.ema else None
     # Only now is the folder this recipe's: what failed before this line leaves nothing in the way of another try.
@@ -127,7 +130,7 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
             first = [average] if average else []
             first += [LossWatch(checkpoints), Validation(meter, bundle.classes, strategy, average, source)]
             last = [checkpoints, keras.callbacks.TensorBoard(workdir / "logs"), *callbacks]
-            _fit(trained, bundle.preprocessing, checkpoints, training.epochs, first, last, verbose)
+            _fit(trained, bundle.preprocessing, checkpoints, training, first, last, verbose)
     if training.early_stopping:
         bundle.model.set_weights(bundles.load(workdir / "best").model.get_weights())
     else:
@@ -142,24 +145,27 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
     return bundle
 
 
-def _fit(trained, preprocessing, checkpoints, epochs, first, last, verbose):
-    """Trains from where `checkpoints` starts. An epoch that was begun before is a short `fit` of its own."""
+def _fit(trained, preprocessing, checkpoints, training, first, last, verbose):
+    """Trains from where `checkpoints` starts, with a `fit` for each of the `pieces`."""
     start, source = checkpoints.start, checkpoints.source
     if start.epoch or start.step:
-        print(f"{checkpoints.folder}: going on after {start} of {epochs}", file=sys.stderr)
-    pieces = [(start.epoch, start.epoch + 1, start.step)] if start.step else []
-    for epoch, end, step in [*pieces, (start.epoch + len(pieces), epochs, 0)]:
-        if epoch == epochs or (pieces and not step and trained.stop_training):
-            continue
+        print(f"{checkpoints.folder}: going on after {start} of {training.epochs}", file=sys.stderr)
+    before = None
+    for piece in pieces(training, preprocessing.input_size, start):
+        if before and trained.stop_training:
+            break
+        if before and before.input_size != piece.input_size:
+            trained.make_train_function(force=True)  # for one size alone it is faster than for any
         trained.fit(
-            source.batches(preprocessing, first_epoch=epoch, first_step=step),
-            initial_epoch=epoch,
-            epochs=end,
-            steps_per_epoch=source.steps - step,
+            source.batches(resized(preprocessing, piece), first_epoch=piece.epoch, first_step=piece.step),
+            initial_epoch=piece.epoch,
+            epochs=piece.end,
+            steps_per_epoch=source.steps - piece.step,
             shuffle=False,  # the stream is in its own random order already
-            callbacks=[*first, *([Rejoined(start, source)] if step else []), *last],
+            callbacks=[*first, *([Rejoined(start, source)] if piece.step else []), *last],
             verbose=verbose,
         )
+        before = piece
 
 
 def _roll_back(recipe, workdir, error):

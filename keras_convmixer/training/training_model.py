@@ -7,7 +7,7 @@ from keras_convmixer.training.dropout import ReplicaDropout
 from keras_convmixer.training.fused import fuse
 
 
-def training_model(model, precision="float32", rematerialize=False):
+def training_model(model, precision="float32", rematerialize=False, any_size=False):
     """A model with the same layers' names and weights, computing as the training wants.
 
     On TensorFlow, some layers become the faster equals of `training.fused`, and each replica draws its own dropout.
@@ -18,6 +18,7 @@ def training_model(model, precision="float32", rematerialize=False):
         rematerialize: recompute every convolution's output and activation in the backward pass instead of
             keeping them. (Keras's `RematScope` cannot: on TensorFlow it fails on layers called with
             `training=`, and it would update BatchNorm's statistics twice.)
+        any_size: whether it takes images of any size, of which the plain model takes one.
 
     Returns:
         The clone. `set_weights` carries weights from one to the other.
@@ -40,7 +41,12 @@ def training_model(model, precision="float32", rematerialize=False):
             return _Rematerialized(made, name=layer.name)
         return made
 
-    copy = keras.models.clone_model(model, clone_function=clone)
+    image = None
+    if any_size:
+        channels_first = by_name["patch_embedding"].data_format == "channels_first"
+        channels = model.input_shape[1 if channels_first else -1]
+        image = keras.Input((channels, None, None) if channels_first else (None, None, channels), name="image")
+    copy = keras.models.clone_model(model, input_tensors=image, clone_function=clone)
     copy.set_weights(model.get_weights())
     for ours, theirs in zip(copy.layers, model.layers):
         ours.trainable = theirs.trainable

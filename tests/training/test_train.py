@@ -87,7 +87,8 @@ class Stop(keras.callbacks.Callback):
             signal.raise_signal(signal.SIGINT)
 
 settings = ["model.dim=8", "model.depth=1", "training.epochs=2", "training.batch_size=256", "training.ema=0.9"]
-settings += ["model.stochastic_depth=0.3", "model.dropout=0.1", "augmentation.mixup=0.5", "training.precision=mixed_float16"]
+settings += ["model.stochastic_depth=0.3", "model.dropout=0.1", "augmentation.mixup=0.5"]
+settings += ["training.precision=mixed_float16"]
 recipe, folder = Recipe.load("digits", settings), pathlib.Path(sys.argv[1])
 whole = keras_convmixer.train(recipe, folder / "whole", verbose=0)
 for stop in (True, False):
@@ -145,11 +146,11 @@ def test_goes_on_with_more_epochs_where_the_images_were_moved_to_and_records_it(
     }
     with pytest.raises(ValueError, match="seed may not change in the middle of a training"):
         keras_convmixer.train(None, run, changes=["seed=1"], verbose=0)
-    with pytest.raises(ValueError, match="training.epochs 1 is less than the 2 epochs that are done"):
+    with pytest.raises(ValueError, match=r"training\.epochs 1 is less than the 2 epochs that are done"):
         keras_convmixer.train(None, run, changes=["training.epochs=1"], verbose=0)
     Image.new("L", (8, 8), 0).save(moved / "dark" / "0.png")
     shutil.copytree(moved, tmp_path / "other")
-    with pytest.raises(ValueError, match="other holds other images or classes than those that .*run learns from"):
+    with pytest.raises(ValueError, match=r"other holds other images or classes than those that .*run learns from"):
         keras_convmixer.train(None, run, changes=[f"data.source={tmp_path / 'other'}"], verbose=0)
 
 

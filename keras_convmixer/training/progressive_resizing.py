@@ -1,0 +1,63 @@
+"""Training that begins with smaller images, which cost less (progressive resizing).
+
+A ConvMixer's layers take images of any size: at half the side an epoch is a quarter of the work.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+from keras_convmixer.errors import UserError
+
+
+class Piece(NamedTuple):
+    """A part of a training that is one `fit`: its first epoch and first step there, its end, its images' size."""
+
+    epoch: int
+    step: int
+    end: int
+    input_size: tuple[int, int]
+
+
+def pieces(training, input_size, start):
+    """What remains of a training, piece by piece.
+
+    Args:
+        training: the recipe's. input_size: the model's. start: the `checkpoint.Position` that it goes on from.
+    """
+    found, begin = [], 0
+    for side, epochs in (*training.progressive_resizing, (None, training.epochs)):
+        end = min(begin + epochs, training.epochs)
+        size = input_size if side is None else (side, side)
+        epoch = max(begin, start.epoch)
+        if start.step and start.epoch == epoch < end:  # an epoch that was begun before is a piece of its own
+            found.append(Piece(epoch, start.step, epoch + 1, size))
+            epoch += 1
+        if epoch < end:
+            found.append(Piece(epoch, 0, end, size))
+        begin = end
+    return found
+
+
+def check(training, patch_size, input_size, resizes):
+    """Raises UserError where a recipe's sizes do not suit its model, or its images are not `resizes`."""
+    sizes = training.progressive_resizing
+    if sizes and not resizes:
+        raise UserError(
+            "training.progressive_resizing is for the recipe's own data, and not for cached features: leave it out"
+        )
+    for side, _ in sizes:
+        if not patch_size <= side <= min(input_size):
+            raise UserError(
+                f"training.progressive_resizing: {side} must be from {patch_size}, the size of a patch, to "
+                f"{min(input_size)}, that of the model's images"
+            )
+    if sizes and sum(epochs for _, epochs in sizes) >= training.epochs:
+        raise UserError(
+            f"training.progressive_resizing must leave some of the {training.epochs} epochs for images of the "
+            "model's own size"
+        )
+
+
+def resized(preprocessing, piece):
+    """The `Preprocessing` of a piece's images."""
+    return dataclasses.replace(preprocessing, input_size=piece.input_size)

@@ -35,6 +35,8 @@ TESTS_OF = {
     "data/training_stream.py": "data/test_training_stream.py data/test_unreadable.py",
     "deployment/fold.py": "deployment/test_fold.py",
     "inference/evaluation.py": "inference/test_evaluation.py",
+    "inference/evaluation_report.py": "inference/test_evaluation.py",
+    "inference/meter.py": "inference/test_evaluation.py",
     "training/after_reduction.py": "training/test_after_reduction.py training/test_distribute.py",
     "training/build.py": "training/test_build.py",
     "training/checkpoint.py": "training/test_checkpoint.py",

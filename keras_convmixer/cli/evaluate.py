@@ -17,6 +17,7 @@ def add_arguments(parser):
     parser.add_argument("--data", help=f"{DATA_HELP} (default: what the model was trained on)")
     parser.add_argument("--split", help="train, validation or test (default: the held-out one)")
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default: 64)")
+    parser.add_argument("--flip", action="store_true", help="take the mean over each image and its mirror image")
     parser.add_argument(
         "--allow-corrupt", action="store_true", help="even if over 1 %% of the images are unreadable"
     )
@@ -35,6 +36,7 @@ def run(arguments):
         arguments.data,
         split=arguments.split,
         batch_size=arguments.batch_size,
+        test_time_flip=arguments.flip,
         allow_corrupt=arguments.allow_corrupt,
         verbose=1 if sys.stderr.isatty() and not arguments.json else 0,
     )

@@ -14,7 +14,7 @@ from keras_convmixer.data.fingerprints import fingerprints
 from keras_convmixer.data.soft_labels import soft_labels
 from keras_convmixer.data.training_stream import training_batches
 from keras_convmixer.errors import UserError
-from keras_convmixer.inference.evaluation import Evaluation
+from keras_convmixer.inference.evaluation_report import Evaluation
 from keras_convmixer.progress import Progress
 
 

@@ -11,7 +11,8 @@ from keras_convmixer.data.soft_labels import soft_labels
 from keras_convmixer.data.training_stream import steps_per_epoch, training_batches
 from keras_convmixer.data.unreadable import Unreadable
 from keras_convmixer.errors import UserError
-from keras_convmixer.inference.evaluation import Evaluation, Meter
+from keras_convmixer.inference.evaluation_report import Evaluation
+from keras_convmixer.inference.meter import Meter
 
 # So many images tell how patches are distributed.
 SAMPLE = 1000

@@ -23,7 +23,9 @@ from keras_convmixer import Preprocessing, bundles
 from keras_convmixer.data import datasets
 from keras_convmixer.data.encoded_images import in_memory
 from keras_convmixer.errors import UserError
-from keras_convmixer.inference.evaluation import Evaluation, Meter, open_data
+from keras_convmixer.inference.evaluation import open_data
+from keras_convmixer.inference.evaluation_report import Evaluation
+from keras_convmixer.inference.meter import Meter
 
 
 def evaluation(logits, labels, classes=None, skipped=()):
@@ -211,6 +213,25 @@ def test_a_model_is_measured_on_what_its_training_held_out(folder):
     np.testing.assert_allclose(again.logits, found.logits, atol=1e-5)
     whole = keras_convmixer.evaluate(folder / "run", split="train", verbose=0)
     assert (whole.split, len(whole.labels)) == ("train", 180)
+
+
+def test_with_mirror_images_the_logits_are_the_means_of_both(tmp_path):
+    model = keras_convmixer.ConvMixer(4, 1, 3, 2, input_shape=(8, 8, 3), num_classes=2, classifier_activation=None)
+    bundle = keras_convmixer.Bundle(model, Preprocessing((8, 8), 1.0), ("a", "b"))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    for i, image in enumerate(pixels):
+        file = tmp_path / "test" / "ab"[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    plain = keras_convmixer.evaluate(bundle, tmp_path, split="test", verbose=0)
+    both = keras_convmixer.evaluate(bundle, tmp_path, split="test", test_time_flip=True, verbose=0)
+    order = [0, 2, 1, 3]  # class by class
+    mirrored = keras.ops.convert_to_numpy(model(pixels[order][:, :, ::-1].astype("float32")))
+    np.testing.assert_allclose(both.logits, (plain.logits + mirrored) / 2, atol=1e-5)
+    assert np.abs(both.logits - plain.logits).max() > 1e-3
+    assert (both.summary().get("test_time_flip"), plain.summary().get("test_time_flip")) == (True, None)
+    assert "mirror image" in both.as_table()
+    assert "mirror image" not in plain.as_table()
 
 
 def test_progress_is_shown_where_asked_for(folder, capsys):

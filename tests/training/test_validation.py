@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_convmixer.inference.evaluation import Evaluation
+from keras_convmixer.inference.evaluation_report import Evaluation
 from keras_convmixer.training.ema import MovingAverage
 from keras_convmixer.training.validation import Validation
 

@@ -12,7 +12,11 @@ _TOGETHER = 20
 
 
 class NotFiniteError(UserError):
-    """The loss is no longer finite."""
+    """The loss is no longer finite. `what` says which and where, the message also what to do."""
+
+    def __init__(self, what, advice):
+        super().__init__(f"{what}: {advice}")
+        self.what = what
 
 
 class LossWatch(keras.callbacks.Callback):
@@ -42,10 +46,10 @@ class LossWatch(keras.callbacks.Callback):
         # A mean that is not finite stays so for the rest of the epoch.
         if self._means and not math.isfinite(float(self._means[-1][1])):
             batch, loss = next((b, float(loss)) for b, loss in self._means if not math.isfinite(float(loss)))
-            raise NotFiniteError(self._message(batch, loss))
+            raise NotFiniteError(*self._words(batch, loss))
         self._means.clear()
 
-    def _message(self, batch, loss):
+    def _words(self, batch, loss):
         start, last = self.checkpoints.start, checkpoint.kept(self.checkpoints.folder)[:1]
         epoch = len(self.checkpoints.history) + 1
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -54,7 +58,8 @@ class LossWatch(keras.callbacks.Callback):
             advice = f"train anew, in another --workdir, {advice}"
         else:
             advice = f"{last[0]} keeps the last good state: go on from it {advice} (--set), or --on-nan rollback"
-        return (
+        what = (
             f"the loss is {loss} in epoch {epoch}, at step {start.step + batch} of "
-            f"{self.checkpoints.source.steps}, where the learning rate is about {rate:.3g}: {advice}"
+            f"{self.checkpoints.source.steps}, where the learning rate is about {rate:.3g}"
         )
+        return what, advice

@@ -173,8 +173,8 @@ def _roll_back(recipe, workdir, error):
     last = checkpoint.kept(workdir)
     if recipe.training.on_nan != "rollback" or not last or run_folder.rollbacks(workdir) == _MOST_ROLLBACKS:
         raise error
-    run_folder.record_rollback(workdir, last[0].name, str(error))
-    print(f"{workdir}: going back to {last[0].name}, with half the learning rate: {error}", file=sys.stderr)
+    run_folder.record_rollback(workdir, last[0].name, error.what)
+    print(f"{workdir}: going back to {last[0].name}, with half the learning rate: {error.what}", file=sys.stderr)
 
 
 def _with_lower_peak(recipe, workdir):

@@ -83,12 +83,11 @@ from keras_convmixer import Recipe
 
 class Stop(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
-        if batch == 4:
+        if batch == 2:
             signal.raise_signal(signal.SIGINT)
 
 settings = ["model.dim=8", "model.depth=1", "training.epochs=2", "training.batch_size=256", "training.ema=0.9"]
 settings += ["model.stochastic_depth=0.3", "model.dropout=0.1", "augmentation.mixup=0.5"]
-settings += ["training.precision=mixed_float16"]
 recipe, folder = Recipe.load("digits", settings), pathlib.Path(sys.argv[1])
 whole = keras_convmixer.train(recipe, folder / "whole", verbose=0)
 for stop in (True, False):
@@ -102,7 +101,7 @@ print(json.dumps([files, alike]))
     words = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     written, alike = json.loads(done.stdout.splitlines()[-1])
-    assert written == ["0000-epochs-000005-steps.safetensors"]
+    assert written == ["0000-epochs-000003-steps.safetensors"]
     assert all(alike)
     rows, whole = history(tmp_path / "parts"), history(tmp_path / "whole")
     assert len(rows) == len(whole) == 2
@@ -117,7 +116,6 @@ def test_is_a_model_folder_while_it_runs_and_so_is_its_best_epoch(small_recipe, 
         expected.append(logs["val_accuracy"])
         best = keras_convmixer.evaluate(tmp_path / "best", verbose=0)
         assert best.top(1) == pytest.approx(max(expected))
-        assert best.seen_in_training == keras_convmixer.evaluate(tmp_path, verbose=0).seen_in_training
 
     measured, expected = [], []
     callback = keras.callbacks.LambdaCallback(on_epoch_end=evaluated)
@@ -144,12 +142,13 @@ def test_goes_on_with_more_epochs_where_the_images_were_moved_to_and_records_it(
         "after": "epoch 1",
         "changes": {"data.source": [str(tmp_path / "images"), str(moved)], "training.epochs": [1, 2]},
     }
-    with pytest.raises(ValueError, match="seed may not change in the middle of a training"):
+    with pytest.raises(ValueError, match=r"seed may not change in the middle of a training"):
         keras_convmixer.train(None, run, changes=["seed=1"], verbose=0)
     with pytest.raises(ValueError, match=r"training\.epochs 1 is less than the 2 epochs that are done"):
         keras_convmixer.train(None, run, changes=["training.epochs=1"], verbose=0)
-    Image.new("L", (8, 8), 0).save(moved / "dark" / "0.png")
     shutil.copytree(moved, tmp_path / "other")
+    for path in (tmp_path / "other").rglob("*.png"):
+        Image.new("L", (8, 8), 0).save(path)
     with pytest.raises(ValueError, match=r"other holds other images or classes than those that .*run learns from"):
         keras_convmixer.train(None, run, changes=[f"data.source={tmp_path / 'other'}"], verbose=0)
 
@@ -175,24 +174,23 @@ def test_rolls_back_with_half_the_learning_rate_where_asked(small_recipe, tmp_pa
         left = 1
 
         def on_train_batch_end(self, batch, logs=None):
-            if batch == 5 and self.left:
+            if batch == 2 and self.left:
                 self.left -= 1
                 self.model.trainable_variables[0].assign(self.model.trainable_variables[0] * np.nan)
 
-    asked = ["training.on_nan=rollback", "training.checkpoint_minutes=0"]
+    asked = ["training.on_nan=rollback", "training.checkpoint_minutes=0", "training.epochs=1"]
     recipe, spoil = small_recipe(*asked, "optimizer.schedule=constant"), Spoil()
     keras_convmixer.train(recipe, tmp_path, callbacks=[spoil], verbose=0)
-    assert [float(row["learning_rate"]) for row in history(tmp_path)] == pytest.approx([0.01, 0.01])
+    assert [float(row["learning_rate"]) for row in history(tmp_path)] == pytest.approx([0.01])
     (entry,) = json.loads((tmp_path / "changes.json").read_text())
-    assert (entry["why"], entry["after"]) == ("rollback", "0000-epochs-000006-steps.safetensors")
-    assert (
-        "going back to 0000-epochs-000006-steps.safetensors, with half the learning rate" in capsys.readouterr().err
-    )
+    assert (entry["why"], entry["after"]) == ("rollback", "0000-epochs-000003-steps.safetensors")
+    assert "in epoch 1, at step 4 of 11, " in entry["message"]
+    assert "going back to 0000-epochs-000003-steps.safetensors, with half" in capsys.readouterr().err
     assert Recipe.load(tmp_path / "recipe.yaml").optimizer.learning_rate == 0.02
     # At most three times.
     spoil.left = 9
-    with pytest.raises(ValueError, match="loss is nan in epoch 3"):
-        keras_convmixer.train(None, tmp_path, changes=["training.epochs=3"], callbacks=[spoil], verbose=0)
+    with pytest.raises(ValueError, match="loss is nan in epoch 2"):
+        keras_convmixer.train(None, tmp_path, changes=["training.epochs=2"], callbacks=[spoil], verbose=0)
     assert len(json.loads((tmp_path / "changes.json").read_text())) == 1 + 1 + 2
 
 

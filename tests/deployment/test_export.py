@@ -294,12 +294,3 @@ def test_a_model_without_data(bundle, tmp_path):
     with pytest.raises(ValueError, match="give --data"):
         export(Bundle(bundle.model, bundle.preprocessing, bundle.classes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_data_of_which_nothing_is_held_out(bundle, digits, tmp_path):
-    images = digits.held_out()
-    for i in range(3):
-        (tmp_path / "data" / str(i)).mkdir(parents=True)
-        (tmp_path / "data" / str(i) / "0.png").write_bytes(images.encoded(tf.constant(i, tf.int64)).numpy())
-    report = export(bundle, tmp_path / "out", format="tflite", data=tmp_path / "data")
-    assert report.comparison.images == 3

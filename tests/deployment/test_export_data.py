@@ -27,3 +27,12 @@ def test_comparison_can_be_left_out(bundle, tmp_path):
     assert b"It was not compared with the Keras model" in report.path.read_bytes()
     with pytest.raises(ValueError, match="give --data"):
         export(alone, tmp_path, format="tflite", quantize="int8", compare=False)
+
+
+def test_data_of_which_nothing_is_held_out(bundle, digits, tmp_path):
+    images = digits.held_out()
+    for i in range(3):
+        (tmp_path / "data" / str(i)).mkdir(parents=True)
+        (tmp_path / "data" / str(i) / "0.png").write_bytes(images.encoded(tf.constant(i, tf.int64)).numpy())
+    report = export(bundle, tmp_path / "out", format="tflite", data=tmp_path / "data")
+    assert report.comparison.images == 3

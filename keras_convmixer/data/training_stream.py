@@ -56,8 +56,8 @@ def training_batches(
 ):
     """The batches of epochs `first_epoch`, from its batch `first_step` on, to `epochs`, one after another.
 
-    In the place of an image that cannot be read stands another, drawn from the whole split; the draws for it are
-    those of the image it replaces, and no other image moves.
+    In the place of an image that cannot be read stands another of the split, with the draws of the image that it
+    replaces; no other image moves.
 
     Args:
         images: the training split, `EncodedImages`.
@@ -71,11 +71,11 @@ def training_batches(
     Returns:
         A `tf.data.Dataset` of (pixels, labels), with weights as a third where given: float32 pixels
         `(n, height, width, 3)` in 0–255, float32 soft labels `(n, classes)`, float32 `(n,)`, where n is
-        batch_size / count. Where one image after another cannot be read it raises tf.errors.InvalidArgumentError,
-        of which `unreadable.stream_in_use` makes an OSError.
+        batch_size / count. Where one image after another cannot be read it raises InvalidArgumentError, of which
+        `unreadable.stream_in_use` makes an OSError.
 
     Raises:
-        ValueError: there are fewer images than a batch takes, or a batch cannot be shared out as asked.
+        ValueError: there are too few images, or a batch cannot be shared out as asked.
     """
     groups = _groups(recipe, steps_per_epoch(images, batch_size), batch_size, shard)
     cores = usable_cores()
@@ -92,15 +92,18 @@ def training_batches(
         return tuple(inputs[name] for name in ("images", "labels", "weights") if name in inputs)
 
     first = first_epoch * groups.per_epoch + first_step * groups.per_batch
-    numbers = tf.data.Dataset.range(first, epochs * groups.per_epoch)
-    batches = numbers.map(group, at_once)
+    batches = tf.data.Dataset.range(first, epochs * groups.per_epoch).map(group, at_once)
     if groups.per_batch > 1:
         batches = batches.batch(groups.per_batch, drop_remainder=True).map(_joined)
+    return batches.prefetch(2).with_options(_a_core_an_image(cores))
+
+
+def _a_core_an_image(cores):
     options = stream_options()
     # Each image on one core, and as many threads as cores: more of either wait for each other and for the memory.
     options.threading.max_intra_op_parallelism = 1
     options.threading.private_threadpool_size = cores
-    return batches.prefetch(2).with_options(options)
+    return options
 
 
 @dataclasses.dataclass(frozen=True)

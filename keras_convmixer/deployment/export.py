@@ -95,8 +95,7 @@ def export(
     of the outputs), `input.json` (what to do with an image before the model gets it), and the report as JSON, named
     after the file. A TFLite file has the first two inside as well, and metadata by which stock applications take
     it (see `lite_metadata`). The input is RGB in 0–255, normalised inside; the output is `probabilities`, and but
-    for TFLite `logits` too. For signatures see `saved_model.save`, `tflite.convert` and `keras_export.save`. What
-    native code writes to file descriptor 2 on the way is left alone.
+    for TFLite `logits` too: see `saved_model.save`, `tflite.convert` and `keras_export.save`.
 
     Args:
         model, classes: what `load` takes: a folder, a name, a `keras.Model` with its class names...
@@ -120,7 +119,7 @@ def export(
     Raises:
         ValueError: an argument is out of range, there is no data, the model cannot be converted, or the export
             differs by more than the tolerance (`comparison.Disagreement`). ImportError: the format's extra is not
-            installed. In either case nothing new is left, and what stood under its name before still does.
+            installed. Nothing new is left then, and what stood under its name before still does.
     """
     choice = _Choice(format, quantize, input_type, logits, features, split, author, license, threads)
     if images < 1:

@@ -74,6 +74,8 @@ def train(
     if recipe is None:
         recipe = run_folder.recipe_of(workdir, changes)
     else:
+        if changes:
+            raise TypeError("changes are for a run's own recipe: give recipe=None, or change the recipe itself")
         recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
         run_folder.refuse_another_recipes(workdir, recipe)
     with distribute.on(devices) as strategy:

@@ -83,6 +83,7 @@ def test_it_is_what_numpy_makes_of_the_weights(monkeypatch, backend, devices):
     run(STEPS.replace("DEVICES", repr(devices)))
 
 
+@pytest.mark.slow
 def test_jax_trains_with_it(monkeypatch, tmp_path):
     pytest.importorskip("jax")
     monkeypatch.setenv("KERAS_BACKEND", "jax")

@@ -47,6 +47,7 @@ def test_with_as_many_crops_as_epochs_it_is_the_training_under_a_frozen_backbone
     assert top1 == pytest.approx(history(tmp_path / "kept")[-1]["val_accuracy"], abs=0.003)
 
 
+@pytest.mark.slow
 def test_fewer_crops_come_again_in_another_order_and_are_computed_once(frozen, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_CONVMIXER_CACHE", str(tmp_path / "cache"))
     recipe = frozen("training.cached_crops=1", "training.epochs=4", "optimizer.learning_rate=0.05")

@@ -48,6 +48,7 @@ def test_leaves_a_run_that_every_command_takes(small_recipe, tmp_path):
     assert len(history(tmp_path)) == 4
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was_interrupted(small_recipe, tmp_path, monkeypatch):
     recipe = small_recipe("training.ema=0.9", "model.stochastic_depth=0.1")
     whole = keras_convmixer.train(recipe, tmp_path / "whole", verbose=0)

@@ -31,13 +31,17 @@ def image_seed(key, index):
     return tf.stack([key[0], tf.bitwise.bitwise_xor(key[1], tf.cast(index, tf.int32))])
 
 
-def mirrored(seed, epoch, index):
+def key_of_all_epochs(seed):
+    """int32 (3,): the key of what is drawn once for an image. It is that of no epoch."""
+    return epoch_keys(seed, tf.constant(-1))["augmentation"]
+
+
+def mirrored(key, epoch, index):
     """Whether an image is shown mirrored: drawn for the first epoch, then the other way round in every next one.
 
     So two epochs show both sides of each image, which a draw for every epoch does for half of them (Jordan, arXiv
-    2404.00498).
+    2404.00498). The key is that of all epochs.
     """
-    key = epoch_keys(seed, tf.constant(-1))["augmentation"]  # of no epoch
     first = tf.random.stateless_uniform((), image_seed(key, index)) < 0.5
     return tf.math.logical_xor(first, epoch % 2 == 1)
 

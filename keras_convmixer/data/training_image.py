@@ -30,6 +30,7 @@ def image_maker(images, preprocessing, recipe, seed, label_smoothing=0.0, class_
     weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
     crop = _crop(preprocessing, recipe)
     layers = _layers(preprocessing, recipe)
+    of_all_epochs = draws.key_of_all_epochs(seed)
 
     # A function, so that it is traced once for its several uses.
     @tf.function(
@@ -40,7 +41,9 @@ def image_maker(images, preprocessing, recipe, seed, label_smoothing=0.0, class_
         label = tf.gather(labels, shown)
         image = crop(images.encoded(shown), own_seed)
         if recipe.flip == "alternating":
-            image = tf.cond(draws.mirrored(seed, epoch, index), lambda: tf.reverse(image, [1]), lambda: image)
+            image = tf.cond(
+                draws.mirrored(of_all_epochs, epoch, index), lambda: tf.reverse(image, [1]), lambda: image
+            )
         inputs = {
             "images": image,
             "labels": soft_labels(label, len(images.classes), label_smoothing),

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 
 from keras_convmixer import class_names, files
 from keras_convmixer.errors import UserError, one_line
@@ -72,17 +73,37 @@ def preprocessing(path):
 
 def _text(path, name):
     """One of the two texts, and where it was found."""
-    beside = path.parent / name
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(name) as file:
-            content, source = file.read(MOST_BYTES), f"{name} in {path}"
-    except (zipfile.BadZipFile, KeyError, IsADirectoryError, NotImplementedError, RuntimeError, EOFError):
+    beside, content, source = path.parent / name, _inside(path, name), f"{name} in {path}"
+    if content is None:
         if not beside.exists():
             raise FileNotFoundError(
                 f"{path} has no {name}, in it or beside it: keep the files that export wrote together"
-            ) from None
+            )
         content, source = files.read_regular(beside, MOST_BYTES), beside
     try:
         return content.decode(), source
     except UnicodeDecodeError:
         raise UserError(f"{source} is not text in UTF-8") from None
+
+
+def _inside(path, name):
+    """The content of a file in the ZIP archive at an exported file's end, or None where there is none.
+
+    Raises:
+        UserError: it is there and cannot be read: what lies beside the file may belong to another.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if name not in archive.namelist():
+                return None
+            with archive.open(name) as file:
+                return file.read(MOST_BYTES)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+    ) as error:  # the last: encrypted
+        raise UserError(f"{path} is damaged: {name} in it cannot be read: {one_line(error)}") from None

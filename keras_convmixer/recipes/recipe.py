@@ -69,11 +69,14 @@ class Recipe:
         """Every value by its key, as "training.epochs"."""
         return _flat(dataclasses.asdict(self))
 
-    def differences(self, other):
-        """Lines such as "training.epochs: 25 here, 5 there" for what two recipes disagree on."""
+    def changed_from(self, other):
+        """key → (value there, value here) of what two recipes disagree on."""
         here, there = self.flat(), other.flat()
-        keys = dict.fromkeys([*here, *there])
-        return [f"{k}: {here.get(k)} here, {there.get(k)} there" for k in keys if here.get(k) != there.get(k)]
+        return {k: (there.get(k), here.get(k)) for k in {**here, **there} if here.get(k) != there.get(k)}
+
+    def differences(self, other):
+        """The same in lines such as "training.epochs: 25 here, 5 there"."""
+        return [f"{k}: {here} here, {there} there" for k, (there, here) in self.changed_from(other).items()]
 
 
 def default_recipe(source=None):

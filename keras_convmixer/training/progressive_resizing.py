@@ -7,6 +7,7 @@ import dataclasses
 from typing import NamedTuple
 
 from keras_convmixer.errors import UserError
+from keras_convmixer.parts import architecture
 
 
 class Piece(NamedTuple):
@@ -38,18 +39,19 @@ def pieces(training, input_size, start):
     return found
 
 
-def check(training, patch_size, input_size, resizes):
-    """Raises UserError where a recipe's sizes do not suit its model, or its images are not `resizes`."""
-    sizes = training.progressive_resizing
+def check(training, bundle, resizes):
+    """Raises UserError where a recipe's sizes do not suit its model, or its images do not come in any size."""
+    sizes, largest = training.progressive_resizing, min(bundle.preprocessing.input_size)
+    patch_size = architecture(bundle.model)["patch_size"]
     if sizes and not resizes:
         raise UserError(
             "training.progressive_resizing is for the recipe's own data, and not for cached features: leave it out"
         )
     for side, _ in sizes:
-        if not patch_size <= side <= min(input_size):
+        if not patch_size <= side <= largest:
             raise UserError(
                 f"training.progressive_resizing: {side} must be from {patch_size}, the size of a patch, to "
-                f"{min(input_size)}, that of the model's images"
+                f"{largest}, that of the model's images"
             )
     if sizes and sum(epochs for _, epochs in sizes) >= training.epochs:
         raise UserError(

@@ -62,7 +62,7 @@ def recipe_of(workdir, overrides=()):
     if not path.exists():
         raise FileNotFoundError(f"{workdir} is not the folder of a run: it has no recipe.yaml; name a recipe")
     changed = Recipe.load(path, overrides)
-    for key in _changes(path, changed):
+    for key in changed.changed_from(Recipe.load(path)):
         if key not in _CHANGEABLE | _FREE:
             raise UserError(
                 f"{key} may not change in the middle of a training; take another --workdir for it. "
@@ -73,20 +73,17 @@ def recipe_of(workdir, overrides=()):
 
 def refuse_another_recipes(workdir, recipe):
     """Raises ValueError if a folder is the run of another recipe."""
-    path = workdir / "recipe.yaml"
-    differing = _changes(path, recipe).keys() - _FREE if path.exists() else ()
-    if differing:
-        lines = [f"{key}: {here} here, {there} there" for key, (there, here) in _changes(path, recipe).items()]
+    own = _own_recipe(workdir, recipe)
+    if recipe.changed_from(own).keys() - _FREE:
         raise UserError(
-            f"{workdir} is the run of another recipe ({'; '.join(lines[:4])}); choose another --workdir. To go on "
-            "in it with a change, name no recipe, and what changes with --set"
+            f"{workdir} is the run of another recipe ({'; '.join(recipe.differences(own)[:4])}); choose another "
+            "--workdir. To go on in it with a change, name no recipe, and what changes with --set"
         )
 
 
 def refuse_other_images(workdir, recipe, source):
     """Raises UserError if a run's data was moved, and other images than those that it learned from lie there."""
-    path = workdir / "recipe.yaml"
-    if not path.exists() or "data.source" not in _changes(path, recipe):
+    if "data.source" not in recipe.changed_from(_own_recipe(workdir, recipe)):
         return
     known, now = fingerprints.read(workdir), fingerprints.fingerprints(source.images)
     now = np.unique(now[now != 0])
@@ -109,12 +106,11 @@ def begin(workdir, recipe, position):
         raise UserError(
             f"training.epochs {recipe.training.epochs} is less than the {position.epoch} epochs that are done"
         )
-    path = workdir / "recipe.yaml"
-    changes = _changes(path, recipe) if path.exists() else {}
+    changes = recipe.changed_from(_own_recipe(workdir, recipe))
     changes = {key: change for key, change in changes.items() if key not in _FREE}
     if changes:
         _record(workdir, {"why": "--set", "after": str(position), "changes": changes})
-    files.write_text(path, recipe.to_yaml())
+    files.write_text(workdir / "recipe.yaml", recipe.to_yaml())
 
 
 def record_rollback(workdir, position, why):
@@ -147,10 +143,10 @@ def _link(source, target):
         shutil.copy(source, target)
 
 
-def _changes(path, recipe):
-    """key → (value in a file, value now) of what differs."""
-    before, now = Recipe.load(path).flat(), recipe.flat()
-    return {key: (before.get(key), now.get(key)) for key in {**now, **before} if before.get(key) != now.get(key)}
+def _own_recipe(workdir, otherwise):
+    """The recipe of a folder, or where it has none, another."""
+    path = workdir / "recipe.yaml"
+    return Recipe.load(path) if path.exists() else otherwise
 
 
 def _recorded(workdir):

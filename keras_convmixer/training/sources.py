@@ -164,8 +164,8 @@ class OwnData:
 
     def sample(self, preprocessing):
         """The first training images, as they come."""
-        found = [batch[0] for batch in self.training.unbatch().batch(SAMPLE).take(1).as_numpy_iterator()]
-        return np.concatenate(found).astype(np.float32)
+        images, *_ = next(self.training.unbatch().batch(SAMPLE).as_numpy_iterator())
+        return images.astype(np.float32)
 
     def unreadable(self, epoch, held_out):
         return {}

@@ -104,13 +104,14 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
         plain = bundle.model
         for layer in bundle.model.layers:
             layer.trainable = layer.name == "head" or not frozen
-        if frozen and training.cached_crops and replicas == 1 and isinstance(source, RecipeData):
+        of_recipe = isinstance(source, RecipeData)
+        cached = bool(frozen and training.cached_crops and replicas == 1 and of_recipe)
+        check(training, bundle, resizes=of_recipe and not cached)
+        if cached:
             source = FrozenFeatures(source, bundle)
             plain = source.head
         elif on_cpu and not frozen:  # a GPU's memory is its own, and its libraries' needs differ
             _say_what_it_takes(recipe, bundle, precision)
-        patch_size, own_size = architecture(bundle.model)["patch_size"], bundle.preprocessing.input_size
-        check(training, patch_size, own_size, resizes=isinstance(source, RecipeData))
         trained = compiled(_with_lower_peak(recipe, workdir), plain, source.steps, precision)
         average = MovingAverage(trained, training.ema) if training.ema else None
     # Only now is the folder this recipe's: what failed before this line leaves nothing in the way of another try.

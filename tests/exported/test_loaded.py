@@ -1,5 +1,6 @@
 """Exported files in `load`, `predict` and `evaluate`."""
 
+import io
 import json
 import shutil
 import zipfile
@@ -12,6 +13,7 @@ import keras_convmixer
 from keras_convmixer import class_names
 from keras_convmixer.cli import main
 from keras_convmixer.deployment import keras_export
+from keras_convmixer.errors import UserError
 from keras_convmixer.exported import companions
 from keras_convmixer.exported.loaded import Runner
 
@@ -142,6 +144,17 @@ def test_what_does_not_fit_the_file_is_told_in_a_line(name, text, message, expor
     with pytest.raises((ValueError, OSError), match=message) as caught:
         keras_convmixer.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_text_in_a_file_is_not_replaced_by_one_beside_it(exported, tmp_path):
+    path = tmp_path / "model.tflite"
+    content = exported("tflite").read_bytes()
+    (tmp_path / "labels.txt").write_text("".join(f"another's {i}\n" for i in range(10)))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        start = archive.getinfo("labels.txt").header_offset + 30 + len("labels.txt")
+    path.write_bytes(content[:start] + b"X" + content[start + 1 :])
+    with pytest.raises(UserError, match=r"is damaged: labels\.txt in it cannot be read: Bad CRC-32"):
+        keras_convmixer.load(path)
 
 
 def test_a_damaged_file_is_told_in_a_line(exported, tmp_path, capfd):

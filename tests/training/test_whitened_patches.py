@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_convmixer import ConvMixer
 from keras_convmixer.parts import parts
 from keras_convmixer.recipes import Recipe
-from keras_convmixer.training.sources import RecipeData
+from keras_convmixer.training.sources import OwnData, RecipeData
 from keras_convmixer.training.train import train
 from keras_convmixer.training.whitened_patches import whiten
 
@@ -51,6 +52,15 @@ def test_a_narrow_model_gets_the_strongest_directions():
     whiten(model, smooth_images())
     covariance = np.cov(embedded(model, smooth_images()).T, bias=True)
     np.testing.assert_allclose(covariance, np.eye(5), atol=0.03)
+
+
+def test_of_a_users_own_batches_the_first_images_are_looked_at():
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
+    batches = tf.data.Dataset.from_tensor_slices((images, np.arange(10) % 2)).batch(4)
+    own = OwnData(Recipe.load("digits"), (batches, batches), ["a", "b"])
+    found = own.sample(None)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, images)
 
 
 def test_a_recipe_asks_for_it_and_training_starts_from_it(tmp_path):

@@ -14,7 +14,14 @@ TESTS = Path(__file__).parent
 
 
 # Files of few tests that take minutes: begun first, so that no worker is left with one of them at the end.
-LONG = ("test_backends.py", "test_distribute.py", "test_notebooks.py", "test_train.py", "test_benchmark.py")
+LONG = (
+    "test_interrupted_training.py",
+    "test_backends.py",
+    "test_distribute.py",
+    "test_notebooks.py",
+    "test_train.py",
+    "test_benchmark.py",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -444,7 +444,12 @@ def test_any_archive_clears_away_what_a_killed_process_left_of_another(tmp_path,
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
 def test_a_process_that_is_stopped_leaves_nothing(name, tmp_path, cache):
     path = write(tmp_path / "a.zip", {f"cat/{i}.jpg": b"x" for i in range(60_000)})
-    program = "import sys; from keras_convmixer.cli.main import main; sys.exit(main(['data', sys.argv[1]]))"
+    program = """
+import signal, sys
+from keras_convmixer.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
+sys.exit(main(['data', sys.argv[1]]))
+"""
     process = subprocess.Popen([sys.executable, "-c", program, path], env=os.environ, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60

@@ -79,6 +79,7 @@ def test_interrupted_within_an_epoch_it_ends_with_the_same_bits(tmp_path):
 import json, pathlib, signal, sys
 import keras, numpy as np, tensorflow as tf
 tf.config.threading.set_inter_op_parallelism_threads(1)  # without which no two runs on a CPU are alike
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 import keras_convmixer
 from keras_convmixer import Recipe
 

@@ -83,33 +83,26 @@ def _sum(x, bias):
     return tf.cast(x, "float32") + tf.cast(bias, "float32")
 
 
-# The normal distribution function below 0 is exp(-x^2 / 2) times this polynomial in 1 / (1 + 0.3 |x|), highest
-# power first: a minimax fit to erfcx, relative error 6e-8. There 0.5 + 0.5 erf(x / sqrt 2) is a difference of
-# near equals, and XLA's erfc takes twice as long.
-_TAIL = (
-    *(0.038425401162, -0.169394789347, 0.229131666854, -0.077044699725, 0.142906310787),
-    *(0.094526087584, 0.121960464581, 0.119482091844, 7.49544159e-6),
-)
-# Beyond it all is 0 or 1 in float32. Infinity itself would make 0 * inf.
-_FAR = 20.0
+# Beyond it the normal distribution function is 0 or 1 within 1e-7. Infinity itself would make 0 * inf.
+_FAR = 6.0
 
 
-def _cumulative(x, density):
-    """The normal distribution function at x, where exp(-x^2 / 2) is `density`."""
-    t = 1 / (1 + 0.3 * tf.abs(x))
-    below = density * functools.reduce(lambda value, coefficient: value * t + coefficient, _TAIL)
-    return tf.where(x < 0, below, 1 - below)
+def _cumulative(x):
+    """The normal distribution function, within 1e-7 as Keras has it on TensorFlow.
+
+    Relative precision far below 0 would cost 5 % of a training step and move no value of GELU by more than 1e-6.
+    """
+    return 0.5 + 0.5 * tf.math.erf(x * (1 / math.sqrt(2)))
 
 
 def _gelu(x):  # the exact one, arXiv 1606.08415
     x = tf.maximum(x, -_FAR)
-    return x * _cumulative(x, tf.exp(x * x * -0.5))
+    return x * _cumulative(x)
 
 
 def _gelu_derivative(x):
     x = tf.clip_by_value(x, -_FAR, _FAR)
-    density = tf.exp(x * x * -0.5)
-    return _cumulative(x, density) + x * density * (1 / math.sqrt(2 * math.pi))
+    return _cumulative(x) + x * tf.exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
 
 
 # Each activation's value and derivative.

@@ -1,5 +1,7 @@
 """`convmixer predict`."""
 
+import json
+
 from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
 from keras_convmixer.cli.words import CLASSES_HELP, EXPORTED_HELP, MODEL_HELP
 
@@ -14,6 +16,11 @@ def add_arguments(parser):
         "images", nargs="+", help="image files, folders, patterns, http(s) addresses, or - for an image on stdin"
     )
     parser.add_argument("--top", type=int, default=5, help="classes to name for each image (default: 5)")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="write a .csv, .parquet or .jsonl file, of any number of images; stopped, the same command goes on",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -21,6 +28,16 @@ def add_arguments(parser):
 def run(arguments):
     with quiet_tensorflow():
         from keras_convmixer.inference.prediction import predict
+        from keras_convmixer.inference.prediction_file import write_predictions
+    if arguments.out:
+        words = {"classes": arguments.classes, "top": arguments.top}
+        written = write_predictions(arguments.out, arguments.model, arguments.images, **words)
+        if arguments.json:
+            print(json.dumps(written._asdict()))
+            return 1 if written.unreadable else 0
+        unreadable = f", {written.unreadable:,} could not be read" if written.unreadable else ""
+        print(f"wrote {arguments.out}: {written.images:,} images{unreadable}")
+        return 1 if written.unreadable else 0
     predictions = predict(arguments.model, arguments.images, classes=arguments.classes, top=arguments.top)
     print(predictions.as_json() if arguments.json else predictions.as_table())
     return 1 if any(prediction.error for prediction in predictions) else 0

@@ -99,17 +99,19 @@ def predict(
         raise UserError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
     with tempfile.TemporaryDirectory() as room:
         found = find_images([paths] if isinstance(paths, (str, Path)) else paths, Path(room))
-        bundle = load(model, classes)
-        names = [class_names.display_name(name) for name in bundle.classes]
-        images = _decoded(found, bundle.preprocessing)
-        predictions = Predictions()
-        for start in range(0, len(found), batch_size):
-            batch = list(itertools.islice(images, batch_size))
-            pixels = [image for image, error in batch if error is None]
-            likeliest = iter(_likeliest(bundle.model, np.stack(pixels), names, top) if pixels else [])
-            for file, (_, error) in zip(found[start:], batch):
-                predictions.append(Prediction(file.name, next(likeliest) if error is None else (), error))
-    return predictions
+        return Predictions(predictions_of(load(model, classes), found, top, batch_size))
+
+
+def predictions_of(bundle, found, top, batch_size):
+    """Gives the `Prediction` of each `ImageFile` of a list, in its order, holding one batch in memory at a time."""
+    names = [class_names.display_name(name) for name in bundle.classes]
+    images = _decoded(found, bundle.preprocessing)
+    for start in range(0, len(found), batch_size):
+        batch = list(itertools.islice(images, batch_size))
+        pixels = [image for image, error in batch if error is None]
+        likeliest = iter(_likeliest(bundle.model, np.stack(pixels), names, top) if pixels else [])
+        for file, (_, error) in zip(found[start : start + batch_size], batch):
+            yield Prediction(file.name, next(likeliest) if error is None else (), error)
 
 
 def _decoded(found, preprocessing):

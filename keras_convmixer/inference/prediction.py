@@ -104,40 +104,72 @@ def predict(
 
 def predictions_of(bundle, found, top, batch_size):
     """Gives the `Prediction` of each `ImageFile` of a list, in its order, holding one batch in memory at a time."""
-    names = [class_names.display_name(name) for name in bundle.classes]
-    images = _decoded(found, bundle.preprocessing)
+    paths = [file.path for file in found if file.error is None]
+    read = iter(_decoded(paths, files.read_regular, bundle.preprocessing))
+    images = ((None, file.error) if file.error is not None else next(read) for file in found)
     for start in range(0, len(found), batch_size):
         batch = list(itertools.islice(images, batch_size))
-        pixels = [image for image, error in batch if error is None]
-        likeliest = iter(_likeliest(bundle.model, np.stack(pixels), names, top) if pixels else [])
-        for file, (_, error) in zip(found[start : start + batch_size], batch):
-            yield Prediction(file.name, next(likeliest) if error is None else (), error)
+        for file, (classes, error) in zip(found[start : start + batch_size], _likeliest(bundle, batch, top)):
+            yield Prediction(file.name, classes, error)
 
 
-def _decoded(found, preprocessing):
-    """For each `ImageFile` a pair of its image as the model takes it and None, or of None and its error."""
+class Predictor:
+    """Classifies batches of encoded images, as Ray Data's `map_batches` hands them to a class.
 
-    def image(path):
-        content = tf.ensure_shape(tf.numpy_function(files.read_regular, [path], tf.string), ())
+    Args:
+        model, classes, top: as for `predict`. The model is loaded once, when this is made.
+        column: the column that holds the images' bytes.
+    """
+
+    def __init__(self, model, *, classes=None, top=5, column="bytes"):
+        if top < 1:
+            raise UserError(f"top must be at least 1, got {top}")
+        self._bundle, self._top, self._column = load(model, classes), top, column
+
+    def __call__(self, batch):
+        """The other columns of a batch (a dictionary of arrays of one length), and of each image `classes`, its
+        likeliest, `probabilities`, theirs, and `error`, why it could not be read, or None."""
+        contents = [bytes(content) for content in batch[self._column]]
+        images = list(_decoded(contents, None, self._bundle.preprocessing))
+        found = list(_likeliest(self._bundle, images, self._top))
+        others = {name: values for name, values in batch.items() if name != self._column}
+        return others | {
+            "classes": [[name for name, _ in classes] for classes, _ in found],
+            "probabilities": [[probability for _, probability in classes] for classes, _ in found],
+            "error": [error for _, error in found],
+        }
+
+
+def _decoded(sources, read, preprocessing):
+    """For each image a pair of it as the model takes it and None, or of None and its error.
+
+    Args:
+        sources: paths, or the images' bytes. read: gives a path's bytes; None where these are given.
+    """
+
+    def image(source):
+        content = tf.ensure_shape(tf.numpy_function(read, [source], tf.string), ()) if read else source
         return decode.evaluation_image(content, preprocessing)
 
-    paths = tf.constant([os.fsencode(file.path) for file in found if file.error is None], tf.string)
-    images = iter(tf.data.Dataset.from_tensor_slices(paths).map(image, tf.data.AUTOTUNE))
-    for _, path, error in found:
-        if error is not None:
-            yield None, error
-            continue
+    keys = tf.constant([os.fsencode(source) for source in sources], tf.string)
+    images = iter(tf.data.Dataset.from_tensor_slices(keys).map(image, tf.data.AUTOTUNE))
+    for source in sources:
         try:
             pixels = next(images)
         except tf.errors.OpError:
-            yield None, reason(lambda path=path: files.read_regular(path))
+            yield None, reason(lambda source=source: read(source) if read else source)
         else:
             yield pixels.numpy(), None
 
 
-def _likeliest(model, images, names, top):
-    """For each image the classes with the highest probabilities."""
-    logits = model.predict_on_batch(images)
-    for scores in softmax(logits, axis=1):
-        best = np.argsort(-scores, kind="stable")[:top]
-        yield tuple((names[i], float(scores[i])) for i in best)
+def _likeliest(bundle, batch, top):
+    """Of each pair of an image and None its likeliest classes and None; of None and an error () and the error."""
+    pixels = [image for image, error in batch if error is None]
+    scores = iter(softmax(bundle.model.predict_on_batch(np.stack(pixels)), axis=1) if pixels else ())
+    for _, error in batch:
+        if error is not None:
+            yield (), error
+            continue
+        own = next(scores)
+        best = np.argsort(-own, kind="stable")[:top]
+        yield tuple((class_names.display_name(bundle.classes[i]), float(own[i])) for i in best), None

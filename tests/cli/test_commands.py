@@ -116,7 +116,11 @@ def test_names_of_files_do_not_steer_the_terminal(run, tmp_path, capsys):
     err = capsys.readouterr().err
     assert r"skipped 1/\x1b[2J\x9b.png" in err
     assert not set(err) & set("\x1b\x9b")
-    for words in (["data", data], ["data", data, "--json"], ["predict", str(run), data]):
+    for words in (
+        ["data", data, "--no-timing"],
+        ["data", data, "--no-timing", "--json"],
+        ["predict", str(run), data],
+    ):
         main([*words, *(["--set", "data.allow_corrupt=true"] if words[0] == "data" else [])])
         out, err = capsys.readouterr()
         assert "[2J" in out

@@ -441,7 +441,7 @@ def test_any_archive_clears_away_what_a_killed_process_left_of_another(tmp_path,
     assert (second / ".writing-killed").exists()
 
 
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_process_that_is_stopped_leaves_nothing(name, tmp_path, cache):
     path = write(tmp_path / "a.zip", {f"cat/{i}.jpg": b"x" for i in range(60_000)})
     program = """

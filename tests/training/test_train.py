@@ -316,6 +316,7 @@ def test_the_last_good_checkpoint_is_named_where_the_loss_stops_being_finite(sma
         keras_convmixer.train(two_epochs, tmp_path, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_mixed_precision_is_named(small_recipe, tmp_path, capsys):
     keras_convmixer.train(small_recipe("training.epochs=1", "training.precision=mixed"), tmp_path, verbose=0)
     metrics = json.loads((tmp_path / "metrics.json").read_text())

@@ -1,7 +1,9 @@
 """What each key of a recipe is: its type and range, its default and its meaning, all as `sections` says them."""
 
+import ast
 import dataclasses
 import inspect
+import itertools
 import json
 import textwrap
 
@@ -91,16 +93,27 @@ def reference(name: str | None = None) -> Reference:
 def _keys(cls, prefix=""):
     """The keys of a section, or of the recipe those that are in none."""
     schemas, defaults = pydantic.TypeAdapter(cls).json_schema()["properties"], cls()
+    meanings = _meanings(cls)
     return [
         Key(
             prefix + field.name,
             _type(schemas[field.name]),
             _plain(getattr(defaults, field.name)),
-            " ".join(schemas[field.name].get("description", "").split()),
+            meanings.get(field.name, ""),
         )
         for field in dataclasses.fields(cls)
         if field.name not in SECTIONS
     ]
+
+
+def _meanings(cls):
+    """Key → the text below it, in the source of its class: Python itself keeps none of a field."""
+    body = ast.parse(inspect.getsource(cls)).body[0].body
+    return {
+        field.target.id: " ".join(ast.literal_eval(text.value).split())
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
 
 
 def _type(schema):
@@ -123,7 +136,7 @@ def _alternatives(schema):
 
 def _range(schema):
     """A number and its bounds, as "number >= 0" or "0 <= number < 1"."""
-    bounds = [(sign, f"{schema[key]:,}") for key, sign in _BOUNDS.items() if key in schema]
+    bounds = [(sign, f"{schema[key]:,}".removesuffix(".0")) for key, sign in _BOUNDS.items() if key in schema]
     if len(bounds) == 2:
         (above, least), (below, most) = bounds
         return f"{least} {_TURNED[above]} {schema['type']} {below} {most}"

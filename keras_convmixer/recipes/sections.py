@@ -26,8 +26,7 @@ def section(cls: type[Section]) -> type[Section]:
     same. Making one raises UserError, naming each key that is unknown or has not the value it should. The text
     below a key is its description, which `recipes.reference` shows.
     """
-    config = pydantic.ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    cls = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=config)(cls)
+    cls = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))(cls)
     made = cls.__init__
 
     def __init__(self, **values):

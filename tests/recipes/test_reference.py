@@ -59,7 +59,7 @@ def test_an_unknown_name_gets_the_nearest(name, hint):
         reference(name)
 
 
-def test_modules_and_keys_that_are_named_are_there():
+def test_modules_that_are_named_are_there():
     for key in reference().keys:
         for module in re.findall(r"`(keras_convmixer[\w.]+)`", key.meaning):
             assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"{key.name} names {module}"

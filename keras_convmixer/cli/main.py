@@ -9,10 +9,22 @@ import threading
 import warnings
 
 from keras_convmixer import __version__
-from keras_convmixer.cli import benchmark, convert, data, evaluate, export, models, predict, runs, sweep, train
+from keras_convmixer.cli import (
+    benchmark,
+    convert,
+    data,
+    evaluate,
+    export,
+    models,
+    predict,
+    recipe,
+    runs,
+    sweep,
+    train,
+)
 from keras_convmixer.errors import UserError, one_line
 
-SUBCOMMANDS = (train, evaluate, data, predict, export, benchmark, convert, models, sweep, runs)
+SUBCOMMANDS = (train, evaluate, data, recipe, predict, export, benchmark, convert, models, sweep, runs)
 # sysexits.h's EX_SOFTWARE
 FAULT = 70
 
@@ -22,6 +34,7 @@ examples:
   convmixer train --recipe cifar10 --data photos.tar.gz --workdir runs/mine --set training.epochs=5
   convmixer evaluate runs/mine
   convmixer data photos/ --recipe finetune --out look
+  convmixer recipe keys training
   convmixer predict runs/mine photo.jpg more/*.png --top 3
   convmixer export runs/mine --format tflite --quantize int8 --out exported
 

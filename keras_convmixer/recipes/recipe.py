@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import os
 from collections.abc import Iterable
 from importlib import resources
@@ -12,7 +13,7 @@ import pydantic
 import yaml
 
 from keras_convmixer import files
-from keras_convmixer.errors import UserError
+from keras_convmixer.errors import UserError, did_you_mean
 from keras_convmixer.recipes.sections import Augmentation, Data, Model, Optimizer, Training, explained, section
 
 _MOST_BASES = 10
@@ -25,6 +26,7 @@ class Recipe:
     """Everything that decides a training. `Recipe.load("cifar10")` reads one; see `recipes/*.yaml`."""
 
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 0
+    """What every draw follows from: weights, order, augmentation, dropout and what is held out."""
     data: Data = Data()
     model: Model = Model()
     augmentation: Augmentation = Augmentation()
@@ -64,6 +66,10 @@ class Recipe:
     def to_yaml(self) -> str:
         """The whole recipe, every default written out, as `load` reads it."""
         return yaml.safe_dump(pydantic.TypeAdapter(Recipe).dump_python(self, mode="json"), sort_keys=False)
+
+    def to_json(self) -> str:
+        """The same as JSON."""
+        return json.dumps(pydantic.TypeAdapter(Recipe).dump_python(self, mode="json"), indent=2)
 
     def flat(self) -> dict:
         """Every value by its key, as "training.epochs"."""
@@ -133,8 +139,10 @@ def _read(name_or_path):
         return file.read_text(encoding="utf-8"), Path()
     path = files.expanded(name_or_path)
     if not path.is_file():
-        known = ", ".join(list_recipes())
-        raise FileNotFoundError(f"{name_or_path}: no such recipe; give a YAML file or one of {known}")
+        known = list_recipes()
+        nearest = did_you_mean(name_or_path, known, otherwise="")
+        hint = f"give a YAML file or one of {', '.join(known)}{nearest and '; ' + nearest}"
+        raise FileNotFoundError(f"{name_or_path}: no such recipe; {hint}")
     try:
         return path.read_text(encoding="utf-8"), path.parent
     except UnicodeDecodeError:

@@ -23,7 +23,8 @@ def section(cls: type[Section]) -> type[Section]:
     """A frozen dataclass that is checked when it is made, by hand or from a file.
 
     It is strict about names and lenient about spelling: YAML reads 1e-3 as a string, and "0.1" is a number all the
-    same. Making one raises UserError, naming each key that is unknown or has not the value it should.
+    same. Making one raises UserError, naming each key that is unknown or has not the value it should. The text
+    below a key is its description, which `recipes.reference` shows.
     """
     cls = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))(cls)
     made = cls.__init__
@@ -57,156 +58,170 @@ def _explained(cls, error):
 
 @section
 class Data:
-    """Where the images come from.
-
-    `source` is what `--data` takes. `validation_fraction` is held out of a data set that has no split of its
-    own. Corrupt images beyond 1 % are an error unless `allow_corrupt`.
-    """
+    """Where the images come from."""
 
     source: str = "digits"
+    """What `--data` takes: a TFDS name, a folder, an archive, or "digits"."""
     validation_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.2
+    """Fraction of each class that is held out, of a data set that has no split of its own."""
     allow_corrupt: bool = False
+    """Whether more than 1 % of images that cannot be read is no error."""
 
 
 @section
 class Model:
     """What is trained: a named variant, its own sizes, or both, in which case the sizes given here win.
 
-    `weights` is what training starts from: None for random ones, "imagenet", a checkpoint, or a model folder,
-    whose architecture and preprocessing are then taken over. `depthwise_covariance` draws random depthwise kernels
-    as `training.depthwise_covariance` says, with these constants; `whitened_patches` begins with a patch embedding
-    that whitens the training images (see `training.whitened_patches`). Both are for random weights. None elsewhere
-    means the variant's own value.
+    None means the variant's own value, or that of the model folder in `weights`, where nothing else is said.
     """
 
     variant: str | None = None
+    """A name that `convmixer models` lists."""
     dim: Positive | None = None
+    """Channels of every block."""
     depth: Positive | None = None
+    """How many blocks."""
     kernel_size: Positive | None = None
+    """Side of the depthwise kernels, in patches."""
     patch_size: Positive | None = None
+    """Side of a patch, in pixels of the image."""
     activation: str | None = None
+    """What follows every convolution: "gelu", "relu" or another name of Keras's."""
     dropout: Fraction = 0.0
+    """Rate of the dropout before the head."""
     stochastic_depth: Fraction = 0.0
+    """Rate at which the last block's depthwise branch is dropped for a whole image; those of the blocks before it
+    rise to it linearly from 0 (arXiv 1603.09382)."""
     weights: str | None = None
+    """What training starts from: None for random ones, "imagenet", a checkpoint, or a model folder, whose
+    architecture and preprocessing are then taken over."""
     depthwise_covariance: tuple[float, float, float] | None = None
+    """Draws random depthwise kernels smooth, with these constants (s, v, a), as
+    `keras_convmixer.training.depthwise_covariance` says (arXiv 2210.03651). None draws each tap by itself. For
+    random weights."""
     whitened_patches: bool = False
+    """Whether to begin with a patch embedding that whitens the training images (see
+    `keras_convmixer.training.whitened_patches`). For random weights."""
     input_size: tuple[Positive, Positive] | None = None
+    """Height and width of the model's images, in pixels."""
     crop: Annotated[float, pydantic.Field(gt=0, le=1)] | None = None
+    """Fraction of the resized short side that the centre crop keeps in evaluation."""
     interpolation: Literal[INTERPOLATIONS] | None = None
+    """How images are resized in evaluation."""
     mean: tuple[float, float, float] | None = None
+    """Subtracted from each of the channels red, green and blue of images scaled to 0–1."""
     std: tuple[float, float, float] | None = None
+    """What each of these channels is divided by after that."""
 
 
 @section
 class Augmentation:
-    """What is done to a training image; None or 0 leaves a step out.
-
-    Attributes:
-        crop_scale, crop_ratio: random resized crop: its share of the image's area and its aspect.
-        crop_interpolation: "bilinear", "bicubic", or "random" for one of the two per image.
-        flip: probability of a horizontal flip; "alternating" shows each image mirrored in every second epoch, for
-            even odds beginning with the first (arXiv 2404.00498).
-        translation: shift by so many whole pixels at most in each direction; the image is mirrored at its edges.
-        rand_augment: timm's string ("rand-m9-mstd0.5-inc1"), torchvision's table ("torchvision-n2-m12"), or
-            keras-cv's own layer ("keras_cv-n3-m0.5"), which alone makes other images on every run.
-        color_jitter: strength of brightness, contrast and saturation jitter.
-        random_erasing: probability; `erasing` says what with: "pixel" for noise N(0, 1) in each pixel, or "zero",
-            both as of the normalised image.
-        cutout: side, in pixels, of a square of the mean colour in every image.
-        mixup, cutmix: alpha of each; with both, every batch gets one of them at even odds.
-        mix_group: how many images of a batch are mixed with each other, under one draw, as on one device of
-            several; None for the whole batch.
-    """
+    """What is done to a training image; None or 0 leaves a step out."""
 
     crop_scale: Range | None = None
+    """Random resized crop: its share of the image's area, from the least to the most."""
     crop_ratio: Range = (3 / 4, 4 / 3)
+    """Random resized crop: its width by its height, from the least to the most."""
     crop_interpolation: Literal["bilinear", "bicubic", "random"] = "bilinear"
+    """How the random crop is resized; "random" is one of the two for each image."""
     flip: Probability | Literal["alternating"] = 0.0
+    """Probability of a horizontal flip; "alternating" shows each image mirrored in every second epoch, for even
+    odds beginning with the first (arXiv 2404.00498)."""
     translation: Annotated[int, pydantic.Field(ge=0)] = 0
+    """Shift by so many pixels at most in each direction, whole ones; the image is mirrored at its edges."""
     rand_augment: str | None = None
+    """timm's string ("rand-m9-mstd0.5-inc1"), torchvision's table ("torchvision-n2-m12"), or keras-cv's own layer
+    ("keras_cv-n3-m0.5"), which alone makes other images on every run."""
     color_jitter: NonNegative = 0.0
+    """Strength of brightness, contrast and saturation jitter: each factor is drawn from 1 ± this, not below 0."""
     random_erasing: Probability = 0.0
+    """Probability that a rectangle is erased."""
     erasing: Literal["pixel", "zero"] = "pixel"
+    """What a rectangle is erased with: "pixel" for noise N(0, 1) in each pixel, or "zero", both as of the
+    normalised image."""
     cutout: Annotated[int, pydantic.Field(ge=0)] = 0
+    """Side, in pixels, of a square of the mean colour in every image."""
     mixup: NonNegative = 0.0
+    """Alpha of mixup. With both mixup and cutmix, every batch gets one of them at even odds."""
     cutmix: NonNegative = 0.0
+    """Alpha of cutmix."""
     mix_group: Positive | None = None
+    """How many images of a batch are mixed with each other, under one draw, as on one device of several; None for
+    the whole batch."""
 
 
 @section
 class Optimizer:
-    """The optimizer and how its learning rate goes (see `training.optimizer` and `training.schedule`).
-
-    Attributes:
-        name: "adamw", PyTorch's; "muon", which is Muon on the pointwise kernels and adamw on the rest (see
-            `training.muon`); or the name of any other of Keras's optimizers, such as "sgd" or "lion".
-        arguments: of Keras's optimizer by that name, as {"momentum": 0.9}; of muon, `momentum` and
-            `matrix_multiplier`; adamw has keys of its own here.
-        schedule: "one_cycle", the authors' triangle; "cosine", to 0; or "constant". learning_rate is the peak.
-        warmup_epochs: over which a cosine or a constant first rises from 0, in epochs.
-        weight_decay: each step subtracts `learning_rate * weight_decay * w`.
-        decay: which parameters decay: "kernels" (those of two or more dimensions) or "all".
-        beta_1, beta_2, epsilon: of adamw, also in muon.
-        clip_norm: largest norm of the whole gradient, or None.
-        backbone_multiplier: scales the learning rate of everything below the head. adamw and muon only.
-        layer_decay: scales that of each layer by its distance from the head: of block i (from 0) of `depth` by
-            `layer_decay ** (depth - i)`, of the patch embedding by `layer_decay ** (depth + 1)`, as BEiT (arXiv
-            2106.08254) and timm do. With both, the factors multiply. adamw and muon only.
-    """
+    """The optimizer and how its learning rate goes."""
 
     name: str = "adamw"
+    """PyTorch's "adamw"; "muon", which is Muon on the pointwise kernels and adamw on the rest (see
+    `keras_convmixer.training.muon`); or the name of any other of Keras's optimizers, such as "sgd" or "lion"."""
     arguments: dict[str, Any] = pydantic.Field(default_factory=dict)
+    """Of Keras's optimizer by `name`, as {"momentum": 0.9}; of muon, `momentum` and `matrix_multiplier`; adamw has
+    keys of its own here."""
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    """The authors' triangle, "one_cycle"; "cosine", to 0; or "constant"."""
     warmup_epochs: NonNegative = 0.0
+    """Epochs over which a cosine or a constant first rises from 0."""
     learning_rate: NonNegative = 0.01
+    """The peak of the schedule."""
     weight_decay: NonNegative = 2e-5
+    """Each step subtracts `learning_rate * weight_decay * w`."""
     decay: Literal["kernels", "all"] = "kernels"
+    """Which parameters decay: "kernels" (those of two or more dimensions) or "all"."""
     beta_1: Fraction = 0.9
+    """Decay rate of adamw's first moment, also in muon."""
     beta_2: Fraction = 0.999
+    """Decay rate of adamw's second moment, also in muon."""
     epsilon: Annotated[float, pydantic.Field(gt=0)] = 1e-3
+    """Added to the root of adamw's second moment, also in muon."""
     clip_norm: Annotated[float, pydantic.Field(gt=0)] | None = None
+    """Largest norm of the whole gradient; None does not clip."""
     backbone_multiplier: NonNegative = 1.0
+    """Scales the learning rate of everything below the head. adamw and muon only."""
     layer_decay: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
+    """Scales the learning rate of each layer by its distance from the head: of block i (from 0) of `depth` by
+    `layer_decay ** (depth - i)`, of the patch embedding by `layer_decay ** (depth + 1)`, as BEiT (arXiv 2106.08254)
+    and timm do. With `backbone_multiplier`, the factors multiply. adamw and muon only."""
 
 
 @section
 class Training:
-    """How long and how.
-
-    Attributes:
-        epochs, batch_size: the batch is the global one, shared out over the devices.
-        label_smoothing: off = s / N, on = 1 - s + s / N.
-        precision: Keras's policy, or "mixed" for the one that suits the hardware (see `training.dtype_policy`).
-            What is saved is float32 whatever it says.
-        ema: momentum of the weights' exponential moving average, or None. It is the average that is validated
-            and saved.
-        rematerialize: recompute activations in the backward pass, for less memory and more time.
-        early_stopping: stop after so many epochs without a better validation accuracy, and keep the best
-            epoch's weights instead of the last's. None never stops early.
-        class_weights: weigh each class by the inverse of its frequency.
-        freeze_backbone: train the head alone. "auto" does so where there is no GPU.
-        cached_crops: of a frozen backbone compute the features of so many crops of each image once, and train the
-            head on these (see `training.frozen_features`). None computes them anew in every epoch.
-        progressive_resizing: (side, epochs) pairs: begin with so many epochs on images of that side in pixels, then
-            those of the next pair, at last the rest at the model's own size (see `training.progressive_resizing`).
-        checkpoint_minutes: write a checkpoint so often, besides that at the end of every epoch; 0 after every
-            step, None at the ends alone.
-        checkpoints_kept: how many of them.
-        on_nan: where the loss is not finite any more, "stop"; or "rollback" to the last checkpoint, with half the
-            learning rate, at most three times.
-    """
+    """How long and how."""
 
     epochs: Positive = 25
+    """How often each image is shown."""
     batch_size: Positive = 128
+    """Images in a step: the global batch, shared out over the devices."""
     label_smoothing: Fraction = 0.0
+    """s, where a label among N classes becomes 1 - s + s / N and the others s / N."""
     precision: Literal["float32", "mixed", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Keras's policy, or "mixed" for the one that suits the hardware (see `keras_convmixer.training.dtype_policy`).
+    What is saved is float32 whatever it says."""
     ema: Annotated[float, pydantic.Field(gt=0, lt=1)] | None = None
+    """Momentum of the weights' exponential moving average, or None. It is the average that is validated and
+    saved."""
     rematerialize: bool = False
+    """Recompute activations in the backward pass, for less memory and more time."""
     early_stopping: Positive | None = None
+    """Stop after so many epochs without a better validation accuracy, and keep the best epoch's weights instead of
+    the last's. None never stops early."""
     class_weights: bool = False
+    """Weigh each class by the inverse of its frequency."""
     freeze_backbone: bool | Literal["auto"] = False
+    """Train the head alone. "auto" does so where there is no GPU."""
     cached_crops: Positive | None = None
+    """Of a frozen backbone compute the features of so many crops of each image once, and train the head on these
+    (see `keras_convmixer.training.frozen_features`). None computes them anew in every epoch."""
     progressive_resizing: tuple[tuple[Positive, Positive], ...] = ()
+    """(side, epochs) pairs: begin with so many epochs on images of that side in pixels, then those of the next
+    pair, at last the rest at the model's own size (see `keras_convmixer.training.progressive_resizing`)."""
     checkpoint_minutes: NonNegative | None = 10.0
+    """Minutes from one checkpoint to the next, besides that at the end of every epoch; 0 writes one after every
+    step, None at the ends alone."""
     checkpoints_kept: Positive = 2
+    """How many checkpoints are kept."""
     on_nan: Literal["stop", "rollback"] = "stop"
+    """Where the loss is not finite any more, "stop"; or "rollback" to the last checkpoint, with half the learning
+    rate, at most three times."""

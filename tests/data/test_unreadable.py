@@ -56,8 +56,17 @@ UNREADABLE = {
 }
 
 
-@pytest.mark.parametrize("name", UNREADABLE)
-@pytest.mark.parametrize("recipe", [PLAIN, Augmentation(crop_scale=(0.3, 1.0), flip=0.5, mixup=0.5)])
+CROPPED = Augmentation(crop_scale=(0.3, 1.0), flip=0.5, mixup=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("truncated JPEG", CROPPED),
+        *((name, PLAIN) for name in UNREADABLE),
+        *(pytest.param(name, CROPPED, marks=pytest.mark.slow) for name in UNREADABLE if name != "truncated JPEG"),
+    ],
+)
 def test_another_image_stands_in_and_the_rest_stays_where_it_was(name, recipe, capsys):
     content, why = UNREADABLE[name]
     whole = batches(photos(), recipe)

@@ -18,7 +18,7 @@ class Hardware:
         kind: "CPU", "GPU" or "TPU".
         capability: the CUDA compute capability of a GPU, of several the lowest.
         flags: what a CPU can do, as Linux names it.
-        names: each device, a GPU with what it is, as "GPU:0 (NVIDIA A100)".
+        names: each device's; on TensorFlow a GPU with what it is, as "GPU:0 (NVIDIA A100)".
         has_no_gpu: whether there is none, rather than one that is not asked for.
     """
 
@@ -87,7 +87,6 @@ def _jax_devices():
     found, names = {}, []
     for device in jax.local_devices():
         capability = getattr(device, "compute_capability", "0.0")
-        kind = device.platform.upper()
-        found.setdefault(kind, []).append(tuple(map(int, capability.split("."))))
-        names.append(f"{kind}:{device.id} ({device.device_kind})")
+        found.setdefault(device.platform.upper(), []).append(tuple(map(int, capability.split("."))))
+        names.append(str(device))
     return found, tuple(names)

@@ -24,7 +24,7 @@ from keras_convmixer.training.ema import MovingAverage
 from keras_convmixer.training.frozen_features import FrozenFeatures
 from keras_convmixer.training.header import header
 from keras_convmixer.training.interruption import Interruption
-from keras_convmixer.training.progress_line import ProgressLine
+from keras_convmixer.training.progress_line import watched
 from keras_convmixer.training.progressive_resizing import check, pieces, resized
 from keras_convmixer.training.sources import OwnData, RecipeData
 from keras_convmixer.training.validation import Validation
@@ -135,13 +135,9 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
             first = [average] if average else []
             first += [LossWatch(checkpoints), Validation(meter, bundle.classes, strategy, average, source)]
             last = [checkpoints, keras.callbacks.TensorBoard(workdir / "logs"), *callbacks]
-            with contextlib.ExitStack() as stack:
-                if verbose:
-                    said = header(workdir, recipe, bundle, source, hardware, precision, frozen, start)
-                    print(said, file=sys.stderr, flush=True)
-                    line = ProgressLine(source, training.epochs, bar=verbose != 2)
-                    last.insert(0, stack.enter_context(contextlib.closing(line)))
-                _fit(trained, bundle.preprocessing, checkpoints, training, first, last)
+            said = header(workdir, recipe, bundle, source, hardware, precision, frozen, start)
+            with watched(said, source, training.epochs, verbose) as line:
+                _fit(trained, bundle.preprocessing, checkpoints, training, first, [*line, *last])
     if training.early_stopping:
         bundle.model.set_weights(bundles.load(workdir / "best").model.get_weights())
     else:
@@ -172,7 +168,7 @@ def _fit(trained, preprocessing, checkpoints, training, first, last):
             steps_per_epoch=source.steps - piece.step,
             shuffle=False,  # the stream is in its own random order already
             callbacks=[*first, *([Rejoined(start, source)] if piece.step else []), *last],
-            verbose=0,  # `ProgressLine` says more
+            verbose=0,  # `watched` says more
         )
         before = piece
 

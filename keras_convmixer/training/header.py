@@ -27,7 +27,7 @@ def header(workdir, recipe, bundle, source, hardware, precision, frozen, start):
         "precision": precision,
         "model": _model(bundle, frozen),
         "images": f"{source.counted()}; {len(source.classes):,} classes",
-        "steps": f"{source.steps:,} an epoch, {training.epochs:,} epochs",
+        "steps": f"{source.steps:,} an epoch, {training.epochs:,} epoch{'s' * (training.epochs != 1)}",
     }
     if hardware.kind == "CPU" and not frozen:  # of others nothing is known, see `memory`
         needed = memory.run_bytes(recipe, bundle, precision)

@@ -57,7 +57,7 @@ class ProgressLine(keras.callbacks.Callback):
             self._step, unit = (images // self.source.steps, " images") if images else (1, " steps")
             doing = f"epoch {epoch + 1} of {self.epochs}"
             self._progress = Progress(doing, self._steps * self._step, unit=unit)
-            self._progress.bar_format = _BAR
+            self._progress.bar_format, self._progress.leave = _BAR, False  # the line at the epoch's end follows
 
     def on_train_batch_begin(self, batch, logs=None):
         # Looking at a device's figures waits for it: only for those that are shown.

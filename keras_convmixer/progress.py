@@ -15,26 +15,33 @@ class Progress(tqdm):
         total: how many items there are, or None where that is not known.
         delay: seconds before the first word.
         every: seconds between two lines where stderr is no terminal.
+        unit: what is counted, beginning with a space.
     """
 
-    def __init__(self, doing, total=None, delay=3.0, every=10.0):
+    def __init__(self, doing, total=None, delay=3.0, every=10.0, unit="it"):
         self._lines = not sys.stderr.isatty()
         super().__init__(
             desc=doing,
             total=total,
             delay=delay,
+            unit=unit,
             miniters=1,
             mininterval=every if self._lines else 0.5,
             file=sys.stderr,
             dynamic_ncols=True,
         )
 
+    @property
+    def due(self):
+        """Whether the next `update` is shown."""
+        now = self._time()
+        return now - self.start_t >= self.delay and now - self.last_print_t >= self.mininterval
+
     def doing(self, what):
         """Says what is being done now, where that is due."""
         self.set_description_str(what, refresh=False)
-        now = self._time()
-        if now - self.start_t >= self.delay and now - self.last_print_t >= self.mininterval:
-            self.last_print_t = now
+        if self.due:
+            self.last_print_t = self._time()
             self.refresh()
 
     def status_printer(self, file):

@@ -40,7 +40,7 @@ def run(arguments):
     devices = arguments.devices.split(",") if arguments.devices else None
     try:
         # A bar that is rewritten in place is for a terminal; a log gets a line an epoch.
-        verbose = 1 if sys.stdout.isatty() else 2
+        verbose = 1 if sys.stderr.isatty() else 2
         bundle = train(recipe, arguments.workdir, changes=changes, devices=devices, verbose=verbose)
     except KeyboardInterrupt:
         print(f"convmixer: interrupted; the same command goes on in {arguments.workdir}", file=sys.stderr)

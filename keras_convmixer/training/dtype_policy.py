@@ -18,11 +18,15 @@ class Hardware:
         kind: "CPU", "GPU" or "TPU".
         capability: the CUDA compute capability of a GPU, of several the lowest.
         flags: what a CPU can do, as Linux names it.
+        names: each device's; on TensorFlow a GPU with what it is, as "GPU:0 (NVIDIA A100)".
+        has_no_gpu: whether there is none, rather than one that is not asked for.
     """
 
     kind: str
     capability: tuple[int, int] = (0, 0)
     flags: frozenset[str] = frozenset()
+    names: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    has_no_gpu: bool = dataclasses.field(default=False, compare=False)
 
     @property
     def has_bfloat16(self):
@@ -54,17 +58,18 @@ def said(precision, machine):
 
 def hardware(devices=None):
     """The `Hardware` of some devices, named as `distribute.names` takes them."""
-    found = _jax_devices() if keras.backend.backend() == "jax" else _tensorflow_devices(devices)
+    found, names = _jax_devices() if keras.backend.backend() == "jax" else _tensorflow_devices(devices)
     if "CPU" in found:
-        return Hardware("CPU", flags=cpu_flags())
+        none = not tf.config.list_physical_devices("GPU")
+        return Hardware("CPU", flags=cpu_flags(), names=names, has_no_gpu=none)
     if "TPU" in found:
-        return Hardware("TPU")
-    return Hardware("GPU", capability=min(found["GPU"]))
+        return Hardware("TPU", names=names)
+    return Hardware("GPU", capability=min(found["GPU"]), names=names)
 
 
 def _tensorflow_devices(devices):
-    """Kind → compute capabilities."""
-    found = {}
+    """Kind → compute capabilities, and the devices' names."""
+    found, names = {}, []
     for name in distribute.names(devices):
         kind, _, number = name.partition(":")
         details = {}
@@ -72,14 +77,16 @@ def _tensorflow_devices(devices):
             gpu = tf.config.list_physical_devices("GPU")[int(number)]
             details = tf.config.experimental.get_device_details(gpu)
         found.setdefault(kind, []).append(details.get("compute_capability", (0, 0)))
-    return found
+        names.append(f"{name} ({details['device_name']})" if "device_name" in details else name)
+    return found, tuple(names)
 
 
 def _jax_devices():
     import jax
 
-    found = {}
+    found, names = {}, []
     for device in jax.local_devices():
         capability = getattr(device, "compute_capability", "0.0")
         found.setdefault(device.platform.upper(), []).append(tuple(map(int, capability.split("."))))
-    return found
+        names.append(str(device))
+    return found, tuple(names)

@@ -88,6 +88,9 @@ class FrozenFeatures:
     def note_images(self, workdir):
         self.data.note_images(workdir)
 
+    def counted(self):
+        return self.data.counted()
+
     def meter(self, preprocessing, replicas):
         kept = (self._kept[name] for name in ("held_out", "held_out_labels", "held_out_skipped"))
         return _HeadMeter(self.data.dataset.held_out_name, *kept)

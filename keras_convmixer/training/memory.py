@@ -3,6 +3,7 @@
 import psutil
 
 from keras_convmixer.errors import UserError
+from keras_convmixer.parts import architecture
 
 # How many maps of a block's size a step holds for each block and image, by precision and whether activations are
 # rematerialized: measured on CPUs with ConvMixer-256/8 at batch 512 and ConvMixer-768/32 at batch 8 and 16, but for
@@ -21,6 +22,12 @@ def step_bytes(sizes, input_size, batch_size, precision="float32", rematerialize
     patches = (input_size[0] // sizes["patch_size"]) * (input_size[1] // sizes["patch_size"])
     kind = "mixed" if precision.startswith("mixed") else "float32"
     return _REST + _MAPS[kind, rematerialize] * 4 * patches * sizes["dim"] * sizes["depth"] * batch_size
+
+
+def run_bytes(recipe, bundle, precision):
+    """The `step_bytes` of a recipe's training of a `Bundle`, in a dtype policy."""
+    size, training = bundle.preprocessing.input_size, recipe.training
+    return step_bytes(architecture(bundle.model), size, training.batch_size, precision, training.rematerialize)
 
 
 def check(needed, available=None):

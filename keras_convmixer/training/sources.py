@@ -85,6 +85,11 @@ class RecipeData:
         for index in indices:
             self._unreadable["unreadable"].note(epoch, index)
 
+    def counted(self):
+        """How many images there are, by split, in words."""
+        held_out = self.dataset.held_out()
+        return f"{len(self.images):,} to learn from, {len(held_out):,} held out ({self.dataset.held_out_name})"
+
     def meter(self, preprocessing, replicas):
         """What measures a model on the held-out split."""
         size = self.recipe.training.batch_size
@@ -178,6 +183,9 @@ class OwnData:
 
     def note_images(self, workdir):
         """Which images these are only their user knows."""
+
+    def counted(self):
+        return f"batches of your own, {self.steps:,} an epoch"
 
     def meter(self, preprocessing, replicas):
         return _OwnMeter(self.held_out)

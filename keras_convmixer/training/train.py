@@ -13,7 +13,6 @@ from keras_convmixer import bundles
 from keras_convmixer.data.unreadable import stream_in_use
 from keras_convmixer.errors import UserError
 from keras_convmixer.machine import processor, versions
-from keras_convmixer.parts import architecture
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.training import checkpoint, distribute, dtype_policy, memory, run_folder
 from keras_convmixer.training.allocator import keep_freed_memory
@@ -23,7 +22,9 @@ from keras_convmixer.training.compiled import compiled
 from keras_convmixer.training.divergence import LossWatch, NotFiniteError
 from keras_convmixer.training.ema import MovingAverage
 from keras_convmixer.training.frozen_features import FrozenFeatures
+from keras_convmixer.training.header import header
 from keras_convmixer.training.interruption import Interruption
+from keras_convmixer.training.progress_line import watched
 from keras_convmixer.training.progressive_resizing import check, pieces, resized
 from keras_convmixer.training.sources import OwnData, RecipeData
 from keras_convmixer.training.validation import Validation
@@ -59,7 +60,8 @@ def train(
             GPU there is. For more than one CPU, TensorFlow must not have started yet.
         callbacks: Keras's, called after this package's own: an epoch's figures have `val_loss` and `val_accuracy`
             then. `self.model` is the clone that trains (see `training_model`).
-        verbose: as Keras's `fit`: 0 silent, 1 progress bar, 2 one line an epoch, "auto".
+        verbose: what is said on stderr: 0 nothing, 1 what trains (see `header`), a bar and a line an epoch, 2 the
+            same without the bar. "auto" is 1.
 
     Returns:
         The trained model's `Bundle`.
@@ -111,7 +113,7 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
             source = FrozenFeatures(source, bundle)
             plain = source.head
         elif on_cpu and not frozen:  # a GPU's memory is its own, and its libraries' needs differ
-            _say_what_it_takes(recipe, bundle, precision)
+            memory.check(memory.run_bytes(recipe, bundle, precision))
         trained = compiled(_with_lower_peak(recipe, workdir), plain, source.steps, precision)
         average = MovingAverage(trained, training.ema) if training.ema else None
     # Only now is the folder this recipe's: what failed before this line leaves nothing in the way of another try.
@@ -133,7 +135,9 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
             first = [average] if average else []
             first += [LossWatch(checkpoints), Validation(meter, bundle.classes, strategy, average, source)]
             last = [checkpoints, keras.callbacks.TensorBoard(workdir / "logs"), *callbacks]
-            _fit(trained, bundle.preprocessing, checkpoints, training, first, last, verbose)
+            said = header(workdir, recipe, bundle, source, hardware, precision, frozen, start)
+            with watched(said, source, training.epochs, verbose) as line:
+                _fit(trained, bundle.preprocessing, checkpoints, training, first, [*line, *last])
     if training.early_stopping:
         bundle.model.set_weights(bundles.load(workdir / "best").model.get_weights())
     else:
@@ -142,17 +146,15 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
         plain.set_weights(trained.get_weights())
     evaluation = meter.measure(plain, bundle.classes)
     metrics = {"epochs": len(checkpoints.history), "precision": precision, "frozen": frozen}
-    metrics |= {"parameters": bundle.model.count_params()} | _made_with() | evaluation.summary()
+    metrics |= {"parameters": bundle.model.count_params()} | _made_with(hardware) | evaluation.summary()
     bundle = dataclasses.replace(bundle, path=workdir)
     bundles.save(bundle, workdir, metrics=metrics)
     return bundle
 
 
-def _fit(trained, preprocessing, checkpoints, training, first, last, verbose):
+def _fit(trained, preprocessing, checkpoints, training, first, last):
     """Trains from where `checkpoints` starts, with a `fit` for each of the `pieces`."""
     start, source = checkpoints.start, checkpoints.source
-    if start.epoch or start.step:
-        print(f"{checkpoints.folder}: going on after {start} of {training.epochs}", file=sys.stderr)
     before = None
     for piece in pieces(training, preprocessing.input_size, start):
         if before and trained.stop_training:
@@ -166,7 +168,7 @@ def _fit(trained, preprocessing, checkpoints, training, first, last, verbose):
             steps_per_epoch=source.steps - piece.step,
             shuffle=False,  # the stream is in its own random order already
             callbacks=[*first, *([Rejoined(start, source)] if piece.step else []), *last],
-            verbose=verbose,
+            verbose=0,  # `watched` says more
         )
         before = piece
 
@@ -186,20 +188,6 @@ def _with_lower_peak(recipe, workdir):
     return dataclasses.replace(recipe, optimizer=dataclasses.replace(recipe.optimizer, learning_rate=rate))
 
 
-def _made_with():
-    return {"processor": processor(), "versions": versions("keras-convmixer", "keras", keras.backend.backend())}
-
-
-def _say_what_it_takes(recipe, bundle, precision):
-    """Prints an estimate of a step's memory, on a CPU. Raises UserError where there is not as much."""
-    settings = recipe.training
-    needed = memory.step_bytes(
-        architecture(bundle.model),
-        bundle.preprocessing.input_size,
-        settings.batch_size,
-        precision,
-        settings.rematerialize,
-    )
-    available = memory.check(needed)
-    if needed > 2e9:
-        print(f"a step takes about {needed / 1e9:.1f} of {available / 1e9:.0f} GB", file=sys.stderr)
+def _made_with(hardware):
+    packages = ("keras-convmixer", "keras", "tensorflow", keras.backend.backend())
+    return {"devices": list(hardware.names), "processor": processor(), "versions": versions(*packages)}

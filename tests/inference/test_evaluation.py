@@ -158,6 +158,7 @@ def test_a_meter_measures_what_can_be_read_each_time_anew(batch_size, fill):
         np.testing.assert_allclose(found.logits, 200 * np.eye(3)[found.labels] * [2, 1, 1], rtol=1e-5)
         assert found.skipped == (*gone, ("0.png", "an empty file"), ("5.png", "an empty file"))
         assert (found.split, meter.unread) == ("test", [0, 5])
+        assert found.names == ("1.png", "2.png", "3.png", "4.png", "6.png")
 
 
 def test_the_datas_classes_are_found_among_the_models():

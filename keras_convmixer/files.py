@@ -8,6 +8,8 @@ import stat
 import tempfile
 from pathlib import Path
 
+from keras_convmixer.errors import UserError
+
 # Bytes: half as much again as the largest image that is decoded takes without any compression.
 LARGEST_IMAGE = 2**29
 
@@ -63,6 +65,20 @@ def replacing(path):
         if (room / "old").exists() and not path.exists():
             (room / "old").rename(path)
         shutil.rmtree(room, ignore_errors=True)
+
+
+def check_place(path):
+    """Raises UserError where no file can be written to `path`: asked before long work, not after it.
+
+    Its folder has to be there, and nothing but a regular file may stand in its place.
+    """
+    path = expanded(path)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file: give the name of a file to write")
+    if not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written: the folder {path.parent} may not be written to")
 
 
 def locked(path, wait=True):

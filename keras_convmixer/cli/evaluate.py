@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from keras_convmixer import files
 from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
 from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP, EXPORTED_HELP, MODEL_HELP
 from keras_convmixer.errors import visible
@@ -22,10 +23,15 @@ def add_arguments(parser):
         "--allow-corrupt", action="store_true", help="even if over 1 %% of the images are unreadable"
     )
     parser.add_argument("--out", help="folder for the figures (default: evaluation/SPLIT in the model's folder)")
+    parser.add_argument(
+        "--per-image", metavar="FILE.csv", help="file for a row an image: path, label, prediction, probability"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments):
+    if arguments.per_image is not None:
+        files.check_place(arguments.per_image)
     with quiet_tensorflow():
         from keras_convmixer.exported.loaded import load
         from keras_convmixer.inference.evaluation import evaluate
@@ -44,6 +50,9 @@ def run(arguments):
         out = Path(arguments.out or bundle.path / "evaluation" / evaluation.split)
         evaluation.save(out)
         print(f"wrote {out}/metrics.json, confusion_matrix.csv, confusion_matrix.png", file=sys.stderr)
+    if arguments.per_image is not None:
+        evaluation.save_per_image(arguments.per_image)
+        print(f"wrote {arguments.per_image}", file=sys.stderr)
     for name, reason in evaluation.skipped:
         print(visible(f"skipped {name}: {reason}"), file=sys.stderr)
     print(evaluation.as_json() if arguments.json else evaluation.as_table())

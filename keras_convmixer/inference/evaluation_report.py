@@ -1,17 +1,21 @@
-"""What a model made of a split: exact top-1 and top-5, loss, accuracy by class, confusion matrix."""
+"""What a model made of a split: exact top-k, loss, calibration, scores by class, confusion matrix, each image."""
 
+import csv
 import dataclasses
+import io
 import os
 from pathlib import Path
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from keras_convmixer import class_names, files
 from keras_convmixer.fonts import font_for
+from keras_convmixer.inference.scores import ClassScores, accuracy_interval, calibration_error, class_scores
 from keras_convmixer.reports import Tabular
 
-# so many classes are named as the weakest
+# Scores of so many classes are shown, of more only so many of the weakest.
+MOST_CLASSES = 20
 WEAKEST = 5
 
 
@@ -26,6 +30,7 @@ class Evaluation(Tabular):
         skipped: (name, reason) of every image that could not be read.
         test_time_flip: whether the logits are means over each image and its mirror image.
         trained_on: how many of the images the model has learned from, or None where that is not known.
+        names: what each image is called, a path inside the data set or "digits/17"; empty where none is known.
     """
 
     split: str
@@ -35,6 +40,7 @@ class Evaluation(Tabular):
     skipped: tuple[tuple[str, str], ...] = ()
     trained_on: int | None = None
     test_time_flip: bool = False
+    names: tuple[str, ...] = ()
 
     def top(self, k: int) -> float:
         """Fraction of images whose class is among the k likeliest. Of equal logits the first class wins."""
@@ -42,6 +48,26 @@ class Evaluation(Tabular):
         before = np.arange(self.logits.shape[1]) < self.labels[:, None]
         rank = np.sum((self.logits > own) | ((self.logits == own) & before), axis=1)
         return float(np.mean(rank < k))
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The likeliest class of each image, a position in `classes`, `(images,)`."""
+        return self.logits.argmax(axis=1)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The probability of each image's likeliest class, float64 `(images,)`."""
+        return softmax(self.logits.astype(np.float64), axis=1).max(axis=1)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """A 95 % confidence interval of top-1, see `scores.accuracy_interval`."""
+        return accuracy_interval(int(np.sum(self.predicted == self.labels)), len(self.labels))
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error of the likeliest classes' probabilities, see `scores.calibration_error`."""
+        return calibration_error(self.probabilities, self.predicted == self.labels)
 
     @property
     def loss(self) -> float:
@@ -53,17 +79,28 @@ class Evaluation(Tabular):
     def confusion(self) -> np.ndarray:
         """Counts `(true class, predicted class)`."""
         size = len(self.classes)
-        pairs = self.labels * size + self.logits.argmax(axis=1)
+        pairs = self.labels * size + self.predicted
         return np.bincount(pairs, minlength=size * size).reshape(size, size)
+
+    def scores(self) -> dict[str, ClassScores]:
+        """Class name → its number of images, precision, recall and F1, for the classes that the split has."""
+        return {name: found for name, found in zip(self.classes, class_scores(self.confusion)) if found.images}
 
     def per_class(self) -> dict[str, float]:
         """Class name → top-1 accuracy, for the classes that the split has."""
-        confusion = self.confusion
-        counts = confusion.sum(axis=1)
-        return {name: confusion[i, i] / counts[i] for i, name in enumerate(self.classes) if counts[i]}
+        return {name: found.recall for name, found in self.scores().items()}
+
+    @property
+    def _k(self):
+        """The k of the top-k beside top-1: 5, or the most that is not all of them."""
+        return max(1, min(5, len(self.classes) - 1))
 
     def summary(self) -> dict:
-        """Plain numbers for metrics.json. top5 is that of all classes where there are fewer than five."""
+        """Plain numbers for metrics.json.
+
+        Of two to five classes every one is among the first five: top5 is 1, and top2, top3 or top4 says more.
+        per_class is the recall of by_class.
+        """
         return {
             "split": self.split,
             "images": len(self.labels),
@@ -71,32 +108,68 @@ class Evaluation(Tabular):
             **({} if self.trained_on is None else {"trained_on": self.trained_on}),
             **({"test_time_flip": True} if self.test_time_flip else {}),
             "top1": self.top(1),
+            "top1_interval": list(self.interval),
+            f"top{self._k}": self.top(self._k),
             "top5": self.top(5),
             "loss": self.loss,
-            "per_class": {name: float(value) for name, value in self.per_class().items()},
+            "calibration_error": self.calibration_error,
+            "per_class": self.per_class(),
+            "by_class": {name: found._asdict() for name, found in self.scores().items()},
         }
 
     def lines(self) -> list[str]:
-        """The figures, and the weakest classes where some are weak."""
+        """The figures, and scores by class where some image is mistaken: of all classes, or of many the weakest."""
         lines = [f"{self.split}: {len(self.labels)} images, {len(self.skipped)} skipped"]
         if self.test_time_flip:
             lines += ["each image and its mirror image: the mean of their logits"]
         if self.trained_on:
             lines += [f"the model has learned from {self.trained_on} of them: images new to it come out worse"]
-        # Of five classes or fewer, every one is among the first five.
-        lines += [f"top-{k} {self.top(k):8.2%}" for k in (1, 5) if k < max(len(self.classes), 2)]
-        lines += [f"loss  {self.loss:8.4f}"]
-        ranked = sorted(self.per_class().items(), key=lambda item: item[1])[:WEAKEST]
-        weak = {class_names.display_name(name): value for name, value in ranked if value < 1}
-        if weak:
-            width = max(map(len, weak))
-            lines += ["weakest classes:", *(f"  {name:<{width}}  {value:7.2%}" for name, value in weak.items())]
+        low, high = self.interval
+        lines += [f"top-1 {self.top(1):8.2%}  (95 % interval: {low:.2%} to {high:.2%})"]
+        if self._k > 1:
+            lines += [f"top-{self._k} {self.top(self._k):8.2%}"]
+        lines += [f"loss  {self.loss:8.4f}", f"ECE   {self.calibration_error:8.2%}  (expected calibration error)"]
+        return lines + self._class_lines()
+
+    def _class_lines(self):
+        ranked = sorted(self.scores().items(), key=lambda item: item[1].recall)
+        if ranked[0][1].recall == 1:  # and so is everything else
+            return []
+        title = "classes, the weakest first:"
+        if len(ranked) > MOST_CLASSES:
+            title = "weakest classes:"
+            ranked = [(name, found) for name, found in ranked[:WEAKEST] if found.recall < 1]
+        names = [class_names.display_name(name) for name, _ in ranked]
+        width = max(map(len, names))
+        lines = [title, f"  {'':{width}}  precision   recall       F1   images"]
+        for name, (_, (images, precision, recall, f1)) in zip(names, ranked):
+            lines += [f"  {name:{width}}  {precision:9.2%}  {recall:7.2%}  {f1:7.2%}  {images:7}"]
         return lines
 
     def records(self) -> list[list]:
         """The confusion matrix: a row for each true class, a column for each predicted one."""
         counts = zip(self.classes, self.confusion.tolist())
         return [["true class", *self.classes], *([name, *row] for name, row in counts)]
+
+    def per_image(self) -> list[list]:
+        """Column names, then for each image its name or else its position, its class, the likeliest, how likely."""
+        paths = self.names or [str(i) for i in range(len(self.labels))]
+        true, predicted = ([self.classes[i] for i in some] for some in (self.labels, self.predicted))
+        rows = zip(paths, true, predicted, self.probabilities.tolist())
+        return [["path", "label", "prediction", "probability"], *map(list, rows)]
+
+    def save_per_image(self, path: str | os.PathLike) -> None:
+        """Writes `per_image` as CSV.
+
+        Raises:
+            UserError: there is no folder for it, or something else than a file stands there.
+            OSError: it cannot be written.
+        """
+        files.check_place(path)
+        text = io.StringIO()
+        # All text is quoted: a file's name may hold an end of line, and a class's may look like a number.
+        csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(self.per_image())
+        files.write_text(files.expanded(path), text.getvalue())
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes metrics.json, confusion_matrix.csv and confusion_matrix.png into a folder."""

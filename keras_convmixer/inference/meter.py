@@ -51,8 +51,9 @@ class Meter:
         logits = model.predict(self._batches, verbose=verbose)[: len(self._read)]
         self.unread = sorted(set(range(len(self.images))) - self._read)
         skipped = self.images.skipped + reasons(self.images, self.unread)
-        labels = positions[self.images.labels[sorted(self._read)]]
-        return Evaluation(self.split, classes, logits, labels, skipped)
+        read = sorted(self._read)
+        labels, names = positions[self.images.labels[read]], tuple(self.images.names[i] for i in read)
+        return Evaluation(self.split, classes, logits, labels, skipped, names=names)
 
 
 class WithMirrorImages:

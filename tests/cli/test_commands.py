@@ -1,7 +1,9 @@
 """The subcommands, from arguments to what is printed and written."""
 
+import csv
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -11,13 +13,17 @@ from keras_convmixer.cli import main
 SMALL = ("model.dim=8", "model.depth=1", "augmentation.crop_scale=null", "training.epochs=1")
 
 
-def test_evaluate_prints_and_writes(run, capsys):
-    assert main(["evaluate", str(run), "--json"]) == 0
+def test_evaluate_prints_and_writes(run, tmp_path, capsys):
+    assert main(["evaluate", str(run), "--json", "--per-image", str(tmp_path / "images.csv")]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["images"] == 359
     assert 0 < summary["top1"] <= summary["top5"] <= 1
     folder = run / "evaluation" / "validation"
     assert json.loads((folder / "metrics.json").read_text()) == summary
+    with open(tmp_path / "images.csv", encoding="utf-8") as file:
+        header, *images = csv.reader(file)
+    assert header == ["path", "label", "prediction", "probability"]
+    assert np.mean([label == prediction for _, label, prediction, _ in images]) == pytest.approx(summary["top1"])
     rows = (folder / "confusion_matrix.csv").read_text().splitlines()
     assert rows[0] == "true class,0,1,2,3,4,5,6,7,8,9"
     assert sum(int(count) for row in rows[1:] for count in row.split(",")[1:]) == 359
@@ -25,6 +31,14 @@ def test_evaluate_prints_and_writes(run, capsys):
         assert image.size > (400, 400)
     assert main(["evaluate", str(run), "--split", "all", "--out", str(folder.parent / "all")]) == 0
     assert "all: 1797 images, 0 skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place, why", [("none/images.csv", "there is no folder"), ("", "is no file")])
+def test_a_place_where_no_rows_can_be_written_is_refused_before_all_else(place, why, tmp_path, capsys):
+    assert main(["evaluate", "no/such/model", "--per-image", str(tmp_path / place)]) == 1
+    out, err = capsys.readouterr()
+    assert why in err
+    assert (out, err.count("\n")) == ("", 1)
 
 
 def test_predict_names_classes_and_reports_what_is_no_image(run, photo, tmp_path, capsys):

@@ -116,10 +116,14 @@ def test_the_table_says_nothing_that_goes_without_saying():
     five = evaluation(np.eye(5)[[0, 1, 1]], [0, 1, 2]).as_table()
     assert "top-1   66.67%" in five
     assert "top-5" not in five, "of five classes every one is among the first five"
-    assert five.endswith("weakest classes:\n  class 2    0.00%")
+    assert "top-4  100.00%" in five
+    table = five.splitlines()[-4:]
+    assert table[0].split() == ["precision", "recall", "F1", "images"]
+    assert table[1].split() == ["class", "2", "0.00%", "0.00%", "0.00%", "1"]
+    assert table[3].split() == ["class", "1", "50.00%", "100.00%", "66.67%", "1"]
     six = evaluation(np.eye(6), np.arange(6)).as_table()
     assert "top-5  100.00%" in six
-    assert "weakest" not in six
+    assert "class" not in six
 
 
 COLOURS = ("red", "green", "blue")
@@ -154,6 +158,7 @@ def test_a_meter_measures_what_can_be_read_each_time_anew(batch_size, fill):
         np.testing.assert_allclose(found.logits, 200 * np.eye(3)[found.labels] * [2, 1, 1], rtol=1e-5)
         assert found.skipped == (*gone, ("0.png", "an empty file"), ("5.png", "an empty file"))
         assert (found.split, meter.unread) == ("test", [0, 5])
+        assert found.names == ("1.png", "2.png", "3.png", "4.png", "6.png")
 
 
 def test_the_datas_classes_are_found_among_the_models():
@@ -275,14 +280,14 @@ def test_too_many_unreadable_images_are_refused_unless_allowed(folder, tmp_path)
 
 
 def test_the_weakest_classes_are_named_in_words_and_worst_first():
-    labels, predicted = np.repeat(np.arange(8), 4), np.repeat(np.arange(8), 4)
+    labels, predicted = np.repeat(np.arange(21), 4), np.repeat(np.arange(21), 4)
     for label, wrong in enumerate((4, 3, 2, 1, 1, 1, 1, 0)):
         predicted[4 * label : 4 * label + wrong] = (label + 1) % 8
-    found = evaluation(np.eye(8)[predicted], labels, ("n02510455", *"bcdefgh"))
+    found = evaluation(np.eye(21)[predicted], labels, ("n02510455", *"bcdefghijklmnopqrstu"))
     lines = found.as_table().splitlines()
-    assert lines[0] == "test: 32 images, 0 skipped"
-    weak = lines[lines.index("weakest classes:") + 1 :]
-    assert [line.split()[-1] for line in weak] == ["0.00%", "25.00%", "50.00%", "75.00%", "75.00%"]
+    assert lines[0] == "test: 84 images, 0 skipped"
+    weak = lines[lines.index("weakest classes:") + 2 :]
+    assert [line.split()[-3] for line in weak] == ["0.00%", "25.00%", "50.00%", "75.00%", "75.00%"]
     assert "giant panda" in weak[0]
     assert len({len(line) for line in weak}) == 1
 

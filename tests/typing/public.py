@@ -36,4 +36,9 @@ def run(workdir: Path, mine: tuple[tf.data.Dataset, tf.data.Dataset]) -> float:
         evaluation.as_table(), predictions.as_json(), report.as_json(), rows, len(predictions), predictions[0].path
     )
     evaluation.save("figures")
+    evaluation.save_per_image(workdir / "images.csv")
+    low, high = evaluation.interval
+    print(
+        high - low, evaluation.calibration_error + 0.5, evaluation.scores()["a"].f1 + 0.5, evaluation.per_image()[0]
+    )
     return evaluation.top(1) + evaluation.loss

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_convmixer.bundles import Bundle
 from keras_convmixer.inference.image_files import find_images
-from keras_convmixer.inference.prediction import Prediction, Predictions, predict
+from keras_convmixer.inference.prediction import Prediction, Predictions, Predictor, predict
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.preprocessing import Preprocessing
 
@@ -45,6 +45,19 @@ def test_a_model_folder_and_batches_give_the_same(bundle, photos):
         assert one.path == other.path
         assert one.error == other.error
         np.testing.assert_allclose([p for _, p in one.classes], [p for _, p in other.classes], atol=1e-6)
+
+
+def test_a_predictor_of_batches_says_what_predict_says(bundle, photos):
+    paths = [photos / "0.png", photos / "broken.jpg", photos / "1.PNG"]
+    found = Predictor(bundle, top=3)({"bytes": [path.read_bytes() for path in paths], "path": [*map(str, paths)]})
+    assert list(found) == ["path", "classes", "probabilities", "error"]
+    for i, one in enumerate(predict(bundle, paths, top=3)):
+        assert found["path"][i] == str(one.path)
+        assert found["error"][i] == one.error
+        assert found["classes"][i] == [name for name, _ in one.classes]
+        assert found["probabilities"][i] == pytest.approx([probability for _, probability in one.classes], abs=1e-6)
+    with pytest.raises(ValueError, match="top must be at least 1, got 0"):
+        Predictor(bundle, top=0)
 
 
 def test_what_is_no_image_is_reported_and_the_rest_goes_on(bundle, photos):

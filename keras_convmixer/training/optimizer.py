@@ -63,7 +63,8 @@ class AdamW(AfterReduction, keras.optimizers.Optimizer):
         self._decays = [
             self.decoupled_decay if self.decay_1d or len(variable.shape) > 1 else 0.0 for variable in variables
         ]
-        self._multipliers = [self.multipliers.get(variable.path.split("/")[-2], 1.0) for variable in variables]
+        layers = [variable.path.rpartition("/")[0].rpartition("/")[2] for variable in variables]  # "": of none
+        self._multipliers = [self.multipliers.get(layer, 1.0) for layer in layers]
 
     def update_step(self, gradient, variable, learning_rate):
         i = self._get_variable_index(variable)

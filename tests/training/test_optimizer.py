@@ -148,6 +148,13 @@ def test_multiplies_the_rate_of_named_layers():
     np.testing.assert_allclose(after[2], before[2] - 0.1, rtol=1e-5, atol=1e-6)
 
 
+def test_a_variable_of_no_layer_is_optimized_too():
+    variable = keras.Variable([1.0, 1.0], name="scale")
+    optimizer = AdamW(0.1, weight_decay=0, multipliers={"body": 0.0})
+    optimizer.apply([keras.ops.ones(2)], [variable])
+    np.testing.assert_allclose(variable.numpy(), 0.9, rtol=1e-6)
+
+
 def test_layer_decay_counts_from_the_head():
     model = keras_convmixer.create_model("convmixer_tiny", dropout=0.1, stochastic_depth=0.1)
     rates = rate_multipliers(model, backbone_multiplier=0.5, layer_decay=0.8)

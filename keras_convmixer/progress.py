@@ -18,7 +18,7 @@ class Progress(tqdm):
         unit: what is counted, beginning with a space.
     """
 
-    def __init__(self, doing, total=None, delay=3.0, every=10.0, unit="it"):
+    def __init__(self, doing, total=None, delay=3.0, every=10.0, *, unit="it"):
         self._lines = not sys.stderr.isatty()
         super().__init__(
             desc=doing,

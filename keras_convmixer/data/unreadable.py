@@ -178,7 +178,9 @@ class Unreadable:
 
 
 def _say(name, why):
-    print(visible(f"cannot be read: {name}: {why}"), file=sys.stderr, flush=True)
+    # In one piece, end of line included: several threads read images, and `print` writes the end apart.
+    sys.stderr.write(visible(f"cannot be read: {name}: {why}") + "\n")
+    sys.stderr.flush()
 
 
 def first_readable(make, candidates, failed=None):

@@ -32,11 +32,9 @@ def run(arguments):
     if arguments.out:
         words = {"classes": arguments.classes, "top": arguments.top}
         written = write_predictions(arguments.out, arguments.model, arguments.images, **words)
-        if arguments.json:
-            print(json.dumps(written._asdict()))
-            return 1 if written.unreadable else 0
         unreadable = f", {written.unreadable:,} could not be read" if written.unreadable else ""
-        print(f"wrote {arguments.out}: {written.images:,} images{unreadable}")
+        said = f"wrote {arguments.out}: {written.images:,} images{unreadable}"
+        print(json.dumps(written._asdict()) if arguments.json else said)
         return 1 if written.unreadable else 0
     predictions = predict(arguments.model, arguments.images, classes=arguments.classes, top=arguments.top)
     print(predictions.as_json() if arguments.json else predictions.as_table())

@@ -95,11 +95,16 @@ def predict(
     Raises:
         FileNotFoundError: nothing is there at any of the paths. ValueError: top or batch_size is below 1.
     """
-    if top < 1 or batch_size < 1:
-        raise UserError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
+    check_counts(top, batch_size)
     with tempfile.TemporaryDirectory() as room:
         found = find_images([paths] if isinstance(paths, (str, Path)) else paths, Path(room))
         return Predictions(predictions_of(load(model, classes), found, top, batch_size))
+
+
+def check_counts(top, batch_size):
+    """Raises UserError where one of them is below 1."""
+    if top < 1 or batch_size < 1:
+        raise UserError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
 
 
 def predictions_of(bundle, found, top, batch_size):

@@ -4,6 +4,7 @@ What is found is first appended, batch by batch, to a file of JSON Lines beside 
 made of it at the end. Of a process that is killed the last line may be half a line: it is done again.
 """
 
+import collections
 import contextlib
 import csv
 import itertools
@@ -22,7 +23,7 @@ from keras_convmixer import bundles, files
 from keras_convmixer.errors import UserError
 from keras_convmixer.exported.loaded import ExportedBundle, load
 from keras_convmixer.inference.image_files import find_images
-from keras_convmixer.inference.prediction import Prediction, Predictions, predictions_of
+from keras_convmixer.inference.prediction import Prediction, Predictions, check_counts, predictions_of
 from keras_convmixer.progress import Progress
 
 COLUMNS = ("path", "class", "probability", "error")
@@ -67,8 +68,7 @@ def write_predictions(
         raise UserError(f"{out}: expected a name that ends in {', '.join(WRITERS)}")
     if out.is_dir():
         raise UserError(f"{out} is a folder: name a file")
-    if top < 1 or batch_size < 1:
-        raise UserError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
+    check_counts(top, batch_size)
     paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
     lock = out.with_name(f".{out.name}.lock")
     with contextlib.ExitStack() as stack:
@@ -91,10 +91,11 @@ def write_predictions(
                 file.flush()
                 progress.update(len(batch))
         with files.replacing(out) as temporary:
-            written = WRITERS[out.suffix](part, temporary)
+            counts = collections.Counter()  # whether there is an error → how many
+            WRITERS[out.suffix](_predictions(part, counts), temporary)
         part.unlink()
         lock.unlink(missing_ok=True)
-    return written
+    return Written(counts.total(), counts[True])
 
 
 def _probe(bundle):
@@ -140,51 +141,41 @@ def _check(part, said, head):
         raise UserError(f"{part} was begun with other {other}: delete it to begin anew, or name another file")
 
 
-def _predictions(part):
-    """Gives what a file of JSON Lines has, after its first line, as `Prediction`s."""
+def _predictions(part, counts):
+    """Gives what a file of JSON Lines has, after its first line, as `Prediction`s, and counts them."""
     with open(part, encoding="utf-8") as file:
         next(file)
         for line in file:
             said = json.loads(line)
             classes = tuple((one["class"], one["probability"]) for one in said.get("classes", ()))
+            counts["error" in said] += 1
             yield Prediction(said["path"], classes, said.get("error"))
 
 
-def _write_lines(part, path):
-    images = unreadable = 0
+def _write_lines(predictions, path):
     with open(path, "w", encoding="utf-8") as file:
-        for prediction in _predictions(part):
-            file.write(json.dumps(prediction.summary()) + "\n")
-            images, unreadable = images + 1, unreadable + bool(prediction.error)
-    return Written(images, unreadable)
+        file.writelines(json.dumps(prediction.summary()) + "\n" for prediction in predictions)
 
 
-def _write_csv(part, path):
-    images = unreadable = 0
+def _write_csv(predictions, path):
     # A name that is no text comes out as the bytes that it has.
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for prediction in _predictions(part):
+        for prediction in predictions:
             writer.writerows(Predictions([prediction]).records()[1:])
-            images, unreadable = images + 1, unreadable + bool(prediction.error)
-    return Written(images, unreadable)
 
 
-def _write_parquet(part, path):
+def _write_parquet(predictions, path):
     import pyarrow
     import pyarrow.parquet
 
     text = pyarrow.string()
     schema = pyarrow.schema(dict(zip(COLUMNS, (text, text, pyarrow.float32(), text))))
-    images = unreadable = 0
-    predictions = _predictions(part)
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         while group := list(itertools.islice(predictions, ROWS)):
             rows = [(_text(name), *row) for name, *row in Predictions(group).records()[1:]]
             writer.write_table(pyarrow.table(list(map(list, zip(*rows))), schema=schema))
-            images, unreadable = images + len(group), unreadable + sum(bool(one.error) for one in group)
-    return Written(images, unreadable)
 
 
 def _text(name):

@@ -17,7 +17,7 @@ from pathlib import Path
 import keras
 from keras import layers
 
-from keras_convmixer import class_names, files
+from keras_convmixer import class_names, files, shipped
 from keras_convmixer.errors import UserError
 from keras_convmixer.model import channels_of
 from keras_convmixer.parts import architecture
@@ -69,11 +69,11 @@ def load(
     """Makes a `Bundle` of whatever stands for a model.
 
     Args:
-        model: a folder with `model.keras`, `preprocessing.json` and `classes.txt` (a run of `train`, a shipped
-            model); a name of `list_models()` that has published weights; a `keras.Model` or the path of its
-            `.keras` file; or a `Bundle`. Of a Keras model, which must be a `ConvMixer` that normalises its images,
-            the preprocessing is its own normalisation and input size, and else that of the named variant of its
-            sizes, or ImageNet's.
+        model: a folder with `model.keras`, `preprocessing.json` and `classes.txt` (a run of `train`); the name of
+            a trained model that comes with the package (see `shipped`), or of one of `list_models()` that has
+            published weights; a `keras.Model` or the path of its `.keras` file; or a `Bundle`. Of a Keras model,
+            which must be a `ConvMixer` that normalises its images, the preprocessing is its own normalisation and
+            input size, and else that of the named variant of its sizes, or ImageNet's.
         classes: class names in the order of the outputs, or the path of a file with one a line. They go before
             those that a folder or a `Bundle` has. A Keras model needs them, unless it has 1,000 outputs: these are
             then taken for ImageNet's.
@@ -98,10 +98,13 @@ def load(
         return _around(load_model(path), path, classes)
     if path.exists():
         raise UserError(f"{path} is neither a model folder nor a .keras file; of a checkpoint, `convert` makes one")
+    if str(model) in shipped.names():
+        return _read(shipped.folder(model), classes)
     if str(model) in VARIANTS:
         made = create_model(model, weights="imagenet", classifier_activation=None)
         return Bundle(made, get_variant(model).preprocessing, classes or tuple(class_names.imagenet()))
-    raise FileNotFoundError(f"{model}: no such model folder, nor a known model ({', '.join(VARIANTS)})")
+    known = ", ".join(dict.fromkeys([*shipped.names(), *VARIANTS]))
+    raise FileNotFoundError(f"{model}: no such model folder, nor a known model ({known})")
 
 
 def save(bundle, path, *, recipe=None, metrics=None):

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from keras_convmixer import shipped
 from keras_convmixer.errors import UserError, did_you_mean
 from keras_convmixer.preprocessing import Preprocessing
 
@@ -110,7 +111,7 @@ def create_model(name: str, /, **arguments: Any) -> "keras.Model":
         name: one of `list_models()`.
         **arguments: those of `ConvMixer`; one given here wins over the variant's own. `input_shape` defaults to
             the size the variant was made for. `weights` may also be "imagenet": the published ones, downloaded
-            once into the cache. Where `patch_size` or `kernel_size` is given, weights for another are resampled.
+            once into the cache; or "cifar10": those that come with the package. Where `patch_size` or `kernel_size` is given, weights for another are resampled.
 
     Returns:
         A `keras.Model`; see `ConvMixer` for its input and output.
@@ -133,8 +134,8 @@ def create_model(name: str, /, **arguments: Any) -> "keras.Model":
     arguments = _completed(variant, {"name": name} | arguments)
     if weights is None:
         return ConvMixer(**arguments)
-    source = _published(name) if weights == "imagenet" else weights
-    return with_weights(source, arguments, may_resample=may_resample)
+    pretrained = {"imagenet": _published, "cifar10": _shipped}.get(weights, lambda name: weights)
+    return with_weights(pretrained(name), arguments, may_resample=may_resample)
 
 
 def convert_checkpoint(source, *, ema=False, image_size=None, **arguments):
@@ -207,6 +208,13 @@ def _completed(variant, given, channels=3):
         # The variant's mean and std are those of three channels.
         del arguments["mean"], arguments["std"]
     return arguments | given | {"input_shape": input_shape}
+
+
+def _shipped(name):
+    having = [other for other in shipped.names() if other in VARIANTS]
+    if name not in having:
+        raise UserError(f"no CIFAR-10 weights come with {name}; they do with {', '.join(having) or 'none here'}")
+    return shipped.folder(name)
 
 
 def _published(name):

@@ -51,10 +51,9 @@ def test_the_repository_has_one_address():
 
 def test_the_command_runs_from_a_wheel_outside_the_checkout(tmp_path):
     source = tmp_path / "source"
-    shutil.copytree(
-        ROOT / "keras_convmixer", source / "keras_convmixer", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("keras_convmixer", "saved_models"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path / "dist", source]
@@ -67,6 +66,8 @@ def test_the_command_runs_from_a_wheel_outside_the_checkout(tmp_path):
         "from keras_convmixer.cli import main\n"
         "from keras_convmixer.recipes import list_recipes\n"
         "from keras_convmixer.class_names import imagenet\n"
+        "from keras_convmixer.shipped import folder, names\n"
+        "assert 'digits' in names() and all((folder(name) / 'model.keras').is_file() for name in names())\n"
         "print(keras_convmixer.__file__, list_recipes(), len(imagenet()))\n"
         "sys.exit(main(['models']))\n"
     )

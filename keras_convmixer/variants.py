@@ -79,6 +79,11 @@ def list_models() -> list[str]:
     return list(VARIANTS)
 
 
+def weights_of(name):
+    """What `weights` of `create_model` may name for a variant, besides files: ["imagenet"], ["cifar10"] or []."""
+    return ["imagenet"] * bool(get_variant(name).release) + ["cifar10"] * (name in shipped.names())
+
+
 def weight_sources(name):
     """Addresses of a variant's ImageNet weights, under the MIT licence: timm's edition, then the authors' own."""
     release = get_variant(name).release
@@ -111,7 +116,8 @@ def create_model(name: str, /, **arguments: Any) -> "keras.Model":
         name: one of `list_models()`.
         **arguments: those of `ConvMixer`; one given here wins over the variant's own. `input_shape` defaults to
             the size the variant was made for. `weights` may also be "imagenet": the published ones, downloaded
-            once into the cache; or "cifar10": those that come with the package. Where `patch_size` or `kernel_size` is given, weights for another are resampled.
+            once into the cache; or "cifar10": those that come with the package. Where `patch_size` or
+            `kernel_size` is given, weights for another are resampled.
 
     Returns:
         A `keras.Model`; see `ConvMixer` for its input and output.
@@ -211,7 +217,7 @@ def _completed(variant, given, channels=3):
 
 
 def _shipped(name):
-    having = [other for other in shipped.names() if other in VARIANTS]
+    having = [other for other in VARIANTS if "cifar10" in weights_of(other)]
     if name not in having:
         raise UserError(f"no CIFAR-10 weights come with {name}; they do with {', '.join(having) or 'none here'}")
     return shipped.folder(name)

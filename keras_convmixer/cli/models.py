@@ -11,7 +11,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from keras_convmixer.variants import VARIANTS
+    from keras_convmixer.variants import VARIANTS, weights_of
 
     if arguments.json:
         rows = {
@@ -22,14 +22,17 @@ def run(arguments):
                 "dataset": v.dataset,
                 "top1": v.top1,
                 "top5": v.top5,
+                "weights": weights_of(name),
             }
             for name, v in VARIANTS.items()
         }
         print(json.dumps(rows, indent=2))
         return 0
-    print(f"{'name':<27}{'parameters':>11}  {'input':<8} {'activation':<11}{'top-1':>7}{'top-5':>8}  measured on")
+    head = f"{'name':<27}{'parameters':>11}  {'input':<8} {'activation':<11}{'top-1':>7}{'top-5':>8}"
+    print(f"{head}  {'weights':<9} measured on")
     for name, v in VARIANTS.items():
         height, width = v.preprocessing.input_size
         scores = "".join(f"{'' if score is None else format(score, '.2f'):>8}" for score in (v.top1, v.top5))
-        print(f"{name:<27}{v.parameters:>11,}  {height}x{width:<5}{v.activation:<10}{scores}  {v.dataset}")
+        row = f"{name:<27}{v.parameters:>11,}  {f'{height}x{width}':<9}{v.activation:<10}{scores}"
+        print(f"{row}  {', '.join(weights_of(name)) or 'none':<9} {v.dataset}")
     return 0

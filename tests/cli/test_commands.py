@@ -63,7 +63,10 @@ def test_models_lists_the_variants(capsys):
     assert main(["models"]) == 0
     assert "convmixer_1536_20 " in capsys.readouterr().out
     assert main(["models", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["convmixer_768_32"]["top1"] == 80.158
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["convmixer_768_32"]["top1"] == 80.158
+    assert listed["convmixer_768_32"]["weights"] == ["imagenet"]
+    assert listed["convmixer_tiny"]["weights"] == []
 
 
 def test_the_run_of_another_recipe_is_refused(run, capsys):

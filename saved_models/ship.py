@@ -1,0 +1,194 @@
+"""Makes a folder of saved_models/ from a finished run: exports, figures on all test images, a curve and a card.
+
+python saved_models/ship.py runs/cifar10 convmixer_256_8_ks5_p2 --of cifar10 --data cifar10_jpeg.tar.gz
+"""
+
+import argparse
+import csv
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import yaml
+from matplotlib.figure import Figure
+
+import keras_convmixer
+from keras_convmixer.exported.loaded import load
+from keras_convmixer.recipes import Recipe
+
+HERE = Path(__file__).parent
+COPIED = ("model.keras", "preprocessing.json", "classes.txt", "history.csv", "training_images.npy")
+FILES = {"none": "model.tflite", "int8": "model_int8.tflite"}
+
+# What a run cannot know: what its images are, whose, and what a model of them is no use for.
+DATA = {
+    "cifar10": """\
+CIFAR-10 (Krizhevsky, 2009, "Learning Multiple Layers of Features from Tiny Images"): 50,000 colour photographs of
+32×32 pixels to learn from and 10,000 to test on, 10 classes of equal size. Here they were re-encoded as JPEG, which
+costs a little accuracy against the original pixels. The data set's authors state no licence; its images were
+collected from the web.
+
+It knows these ten classes and names one of them for whatever it sees. It has seen small pictures with the thing in
+the middle; of a photograph it sees no more than the middle square, at 32×32. It was tested on images like those it
+learned from, and on nothing else: neither on other cameras nor for fairness among what the pictures show.
+""",
+    "digits": """\
+Handwritten digits that scikit-learn carries (UCI, "Optical Recognition of Handwritten Digits", CC BY 4.0): 1,438 of
+the 1,797 images of 8×8 pixels to learn from, 359 held out, which were also looked at while the recipe was chosen.
+
+It knows dark grounds with a light digit in the middle, 8 pixels high, and nothing else: it is for trying things
+out.
+""",
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("name", help="what the model is to be called")
+    parser.add_argument("--of", choices=DATA, required=True, help="what it learned from")
+    parser.add_argument("--data", required=True, help="where that lies here, as for convmixer evaluate")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=HERE, prefix=".writing-") as temporary:
+        folder = Path(temporary) / arguments.name
+        folder.mkdir()
+        write(arguments.run, folder, arguments.of, arguments.data)
+        shutil.rmtree(HERE / arguments.name, ignore_errors=True)
+        folder.rename(HERE / arguments.name)
+    write_sums()
+
+
+def write(run, folder, of, data):
+    for name in COPIED:
+        shutil.copy(run / name, folder)
+    # Where the images lay on one machine is of no use on another.
+    recipe = Recipe.load(run / "recipe.yaml", {"data": {"source": of}})
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    evaluation = keras_convmixer.evaluate(folder, data=data)
+    mirrored = keras_convmixer.evaluate(folder, data=data, test_time_flip=True)
+    forms = {}
+    for quantize, name in FILES.items():
+        with tempfile.TemporaryDirectory() as exported:
+            keras_convmixer.export(
+                folder,
+                exported,
+                format="tflite",
+                quantize=quantize,
+                data=data,
+                author="keras_convmixer",
+                license="MIT",
+            )
+            shutil.copy(Path(exported) / name, folder)
+            for beside in ("labels.txt", "input.json"):
+                shutil.copy(Path(exported) / beside, folder)
+            # As the model in this folder, so that the images that it has learned from are left out.
+            form = dataclasses.replace(load(Path(exported) / name), path=folder)
+            forms[name] = keras_convmixer.evaluate(form, data=data).top(1)
+    trained = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    metrics = trained | evaluation.summary() | {"test_time_flip_top1": mirrored.top(1), "tflite_top1": forms}
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    history = list(csv.DictReader((run / "history.csv").read_text(encoding="utf-8").splitlines()))
+    draw(history, folder / "training_curve.png")
+    (folder / "README.md").write_text(card(folder, of, metrics, history, evaluation), encoding="utf-8")
+
+
+def draw(history, path):
+    epochs = [int(row["epoch"]) for row in history]
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    for axes, key, words, factor in (
+        (figure.add_subplot(1, 2, 1), "accuracy", "top-1, %", 100),
+        (figure.add_subplot(1, 2, 2), "loss", "loss, nats", 1),
+    ):
+        for which, label in ((key, "training, augmented"), (f"val_{key}", "held out")):
+            axes.plot(epochs, [factor * float(row[which]) for row in history], label=label)
+        axes.set(xlabel="epoch", ylabel=words)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def card(folder, of, metrics, history, evaluation):
+    low, high = metrics["top1_interval"]
+    seconds = sum(float(row["seconds"]) for row in history)
+    speed = sorted(float(row["images_per_second"]) for row in history)[len(history) // 2]
+    sizes = {name: (folder / name).stat().st_size / 1e6 for name in ("model.keras", *FILES.values())}
+    top1 = {"model.keras": metrics["top1"]} | metrics["tflite_top1"]
+    rows = [f"| `{name}` | {sizes[name]:.2f} MB | {100 * top1[name]:.2f} % |" for name in sizes]
+    classes = evaluation.classes
+    confusion = [
+        f"| {name} | {' | '.join(str(count) for count in row)} |"
+        for name, row in zip(classes, evaluation.confusion.tolist())
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    weights = hashlib.sha256((folder / "model.keras").read_bytes()).hexdigest()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
+    flipped = 100 * metrics["test_time_flip_top1"]
+    mirrors = recipe["augmentation"]["flip"] != 0
+    mean_of_two = f" The mean over each image and its mirror image: {flipped:.2f} %." if mirrors else ""
+    named = folder.name in keras_convmixer.list_models()
+    made = f'create_model("{folder.name}", weights="cifar10")' if named else f'load("{folder.name}").model'
+    return f"""\
+# {folder.name}
+
+A ConvMixer with {metrics["parameters"]:,} parameters, random weights at the start, trained with `recipe.yaml`.
+
+    convmixer predict {folder.name} photo.jpg
+
+    model = keras_convmixer.{made}
+
+{DATA[of]}
+## How good it is
+
+On the {metrics["images"]:,} images of the split "{metrics["split"]}": top-1 **{100 * metrics["top1"]:.2f} %**
+(95 % interval {100 * low:.2f} to {100 * high:.2f}), loss {metrics["loss"]:.4f}, expected calibration error
+{100 * metrics["calibration_error"]:.2f} %.{mean_of_two}
+One training, seed {recipe["seed"]}: another seed's would differ.
+
+| file | size | top-1 |
+|---|---|---|
+{chr(10).join(rows)}
+
+The TFLite files take RGB in 0–255 (int8's as uint8) and give probabilities; `input.json` says what they ask of
+an image, `labels.txt` what the outputs are.
+
+Counts, a row for each true class, a column for each predicted one:
+
+| | {" | ".join(classes)} |
+|---|{"---|" * len(classes)}
+{chr(10).join(confusion)}
+
+## How it was trained
+
+{len(history)} epochs in {seconds / 60:.1f} minutes, {speed:,.0f} images/s in the median epoch, on
+{metrics["processor"]}, {metrics["precision"]}; {versions}.
+
+![top-1 and loss by epoch](training_curve.png)
+
+    convmixer train --recipe saved_models/{folder.name}/recipe.yaml --data DATA --workdir runs/again
+
+## What it is
+
+Made {datetime.date.today()} at commit {commit[:12]}; SHA-256 of `model.keras`:
+`{weights}`.
+Licence: MIT, as the code.
+"""
+
+
+def write_sums():
+    files = sorted(str(path.relative_to(HERE)) for path in HERE.glob("[!._]*/*"))
+    lines = [f"{hashlib.sha256((HERE / name).read_bytes()).hexdigest()}  {name}\n" for name in files]
+    temporary = HERE / ".SHA256SUMS"
+    temporary.write_text("".join(lines), encoding="utf-8")
+    os.replace(temporary, HERE / "SHA256SUMS")
+
+
+if __name__ == "__main__":
+    main()

@@ -28,12 +28,9 @@ def comparison_page(found):
         found: a `Comparison` of two runs or more.
 
     Raises:
-        UserError: they are not all over the same data, or one has no epoch yet and did not fail.
+        UserError: they are not all over the same data. ImportError: matplotlib is not installed.
     """
     first, *others = found.runs
-    for run in found.runs:
-        if not run.epochs and not run.failed:
-            raise UserError(f"{run.path} has no epoch in its history.csv: there is nothing to compare yet")
     for run in others:
         other = _other_data(first, run)
         if other:

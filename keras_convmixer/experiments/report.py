@@ -45,6 +45,9 @@ def report(
     alone = found.runs[0].record if len(found.runs) == 1 else None
     if data is not None and not alone:
         raise UserError(f"--data is for the report of one run, and there are {len(found.runs)} here")
+    for run in found.runs:
+        if not run.epochs and (alone or not run.failed):
+            raise UserError(f"{run.path} has no epoch in its history.csv: there is nothing to report yet")
     out = files.expanded(out) if out else alone.path / NAME if alone else Path(COMPARISON)
     html.check_place(out)
     html.write(out, _made_again(alone, data) if alone else comparison_page(found))

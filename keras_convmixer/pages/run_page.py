@@ -3,7 +3,6 @@
 import json
 
 from keras_convmixer.class_names import display_name
-from keras_convmixer.errors import UserError
 from keras_convmixer.pages import charts
 from keras_convmixer.pages.confusion import MOST_IN_A_TABLE, confusion
 from keras_convmixer.pages.html import facts, page, section, table, tag
@@ -21,16 +20,14 @@ def run_page(record, bundle=None, evaluation=None, notes=()):
     """The text of a run's page.
 
     Args:
-        record: a `Record`. bundle: the run's `Bundle`, or None where its model is not at hand.
+        record: a `Record` of one epoch or more. bundle: the run's `Bundle`, or None where its model is not at hand.
         evaluation: an `Evaluation` of it, or None: then there is what metrics.json holds, and no confusion matrix,
             calibration or mistakes.
         notes: sentences that a reader should know before the rest.
 
     Raises:
-        UserError: the run has no epoch yet. ImportError: matplotlib is not installed.
+        ImportError: matplotlib is not installed.
     """
-    if not record.history:
-        raise UserError(f"{record.path} has no epoch in its history.csv: there is nothing to report yet")
     content = [_head(record, bundle), *(tag("p", note, class_="note") for note in notes), _figures(record)]
     content += [_training(record), _recipe(record), _curves(record.history)]
     scores = evaluation.scores() if evaluation else record.metrics and record.metrics.by_class

@@ -67,6 +67,8 @@ def test_the_command_runs_from_a_wheel_outside_the_checkout(tmp_path):
         "from keras_convmixer.cli import main\n"
         "from keras_convmixer.recipes import list_recipes\n"
         "from keras_convmixer.class_names import imagenet\n"
+        "from keras_convmixer.pages.html import page\n"
+        "assert '--ink' in page('a')\n"
         "print(keras_convmixer.__file__, list_recipes(), len(imagenet()))\n"
         "sys.exit(main(['models']))\n"
     )

@@ -68,6 +68,8 @@ def test_the_command_runs_from_a_wheel_outside_the_checkout(tmp_path):
         "from keras_convmixer.class_names import imagenet\n"
         "from keras_convmixer.shipped import folder, names\n"
         "assert 'digits' in names() and all((folder(name) / 'model.keras').is_file() for name in names())\n"
+        "from keras_convmixer.pages.html import page\n"
+        "assert '--ink' in page('a')\n"
         "print(keras_convmixer.__file__, list_recipes(), len(imagenet()))\n"
         "sys.exit(main(['models']))\n"
     )

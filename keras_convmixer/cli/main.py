@@ -19,13 +19,14 @@ from keras_convmixer.cli import (
     models,
     predict,
     recipe,
+    report,
     runs,
     sweep,
     train,
 )
 from keras_convmixer.errors import UserError, one_line
 
-SUBCOMMANDS = (train, evaluate, data, recipe, predict, export, benchmark, convert, average, models, sweep, runs)
+SUBCOMMANDS = (train, evaluate, data, recipe, predict, export, benchmark, convert, average, models, sweep, runs, report)
 # sysexits.h's EX_SOFTWARE
 FAULT = 70
 

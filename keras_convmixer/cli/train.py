@@ -45,6 +45,8 @@ def run(arguments):
     except KeyboardInterrupt:
         print(f"convmixer: interrupted; the same command goes on in {arguments.workdir}", file=sys.stderr)
         return 130
+    if (bundle.path / "report.html").exists():
+        print(f"wrote {bundle.path}/report.html", file=sys.stderr)
     metrics = json.loads((bundle.path / "metrics.json").read_text(encoding="utf-8"))
     top5 = f", top-5 {metrics['top5']:.2%}" if len(bundle.classes) > 5 else ""
     print(f"{bundle.path}: top-1 {metrics['top1']:.2%}{top5} on {metrics['images']} images ({metrics['split']})")

@@ -101,6 +101,17 @@ def open_dataset(source, *, validation_fraction=0.2, seed=0, allow_corrupt=False
     return Dataset(_name(source), classes, _Opened(openers))
 
 
+def is_at_hand(source):
+    """Whether a data set can be opened without downloading anything."""
+    if source == "digits" or files.expanded(source).exists():
+        return True
+    if archive.is_archive(source) or not TFDS_NAME.fullmatch(source):
+        return False
+    from keras_convmixer.data import tfds
+
+    return tfds.is_prepared(source)
+
+
 def open_photographs(source, *, allow_corrupt=False):
     """Images that lie in a folder or an archive without classes, for what needs no labels.
 

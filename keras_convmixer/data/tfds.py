@@ -61,6 +61,11 @@ def open_splits(name, most_in_memory=None):
     return classes, {split: functools.partial(opened, split) for split in splits}
 
 
+def is_prepared(name):
+    """Whether a data set is on this machine, ready to be read. Raises ValueError where TFDS has no such one."""
+    return _builder(name).data_path.exists()
+
+
 def _builder(name):
     try:
         return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))

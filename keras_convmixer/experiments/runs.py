@@ -1,15 +1,13 @@
 """Runs beside each other: what they differ in, how good they are, what they cost."""
 
-import csv
 import dataclasses
-import json
 import os
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
 from keras_convmixer import files
-from keras_convmixer.errors import UserError
+from keras_convmixer.pages.record import Record
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.reports import Tabular
 
@@ -33,6 +31,7 @@ class Run:
         seconds: of training, validation left out. images_per_second: median over the epochs. None where the run did
             not note them.
         failed: why it stopped, where a sweep noted that.
+        record: the files that all this was read from.
     """
 
     path: Path
@@ -44,7 +43,8 @@ class Run:
     parameters: int | None
     seconds: float | None
     images_per_second: float | None
-    failed: str | None = None
+    failed: str | None
+    record: Record
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Run":
@@ -53,24 +53,21 @@ class Run:
         Raises:
             FileNotFoundError: it is none. ValueError: a file in it is not what it should be.
         """
-        path = Path(path)
-        if not (path / "recipe.yaml").is_file():
-            raise FileNotFoundError(f"{path} is not the folder of a run: it has no recipe.yaml")
-        rows, metrics = _history(path / "history.csv"), _metrics(path / "metrics.json")
-        last = rows[-1] if rows else {}
-        seconds, speeds = ([row[name] for row in rows if name in row] for name in ("seconds", "images_per_second"))
-        failed = path / FAILED
+        record = Record.read(path)
+        last, metrics = record.history[-1] if record.history else {}, record.metrics
+        failed = record.path / FAILED
         return cls(
-            path,
-            Recipe.load(path / "recipe.yaml"),
-            len(rows),
-            metrics.get("top1", last.get("val_accuracy")),
-            metrics.get("loss", last.get("val_loss")),
-            bool(metrics),
-            metrics.get("parameters"),
-            sum(seconds) if rows and len(seconds) == len(rows) else None,
-            statistics.median(speeds) if speeds else None,
+            record.path,
+            record.recipe,
+            len(record.history),
+            metrics.top1 if metrics else last.get("val_accuracy"),
+            metrics.loss if metrics else last.get("val_loss"),
+            metrics is not None,
+            metrics.parameters if metrics else None,
+            record.seconds,
+            record.images_per_second,
             failed.read_text(encoding="utf-8").strip() if failed.is_file() else None,
+            record,
         )
 
 
@@ -111,13 +108,13 @@ class Comparison(Tabular):
         return [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
 
     def lines(self) -> list[str]:
-        table = self._table()
+        table = self.table()
         widths = [max(map(len, column)) for column in zip(*table)]
         return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
 
     def as_markdown(self) -> str:
         """The table in Markdown."""
-        head, *rows = ([cell.replace("|", "\\|") for cell in row] for row in self._table())
+        head, *rows = ([cell.replace("|", "\\|") for cell in row] for row in self.table())
         return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
     def save(self, folder: str | os.PathLike) -> None:
@@ -147,7 +144,8 @@ class Comparison(Tabular):
         axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(path, dpi=130)
 
-    def _table(self):
+    def table(self) -> list[list[str]]:
+        """The columns' names, then a row of text for each group."""
         head = [*(self.keys or ["run"]), "runs", "accuracy", "loss", "epochs", "parameters", "time", "images/s"]
         return [head, *(self._row(values, runs) for values, runs in self.groups().items())]
 
@@ -188,28 +186,6 @@ def compare(folders: Iterable[str | os.PathLike]) -> Comparison:
             raise FileNotFoundError(f"{folder}: no run there (a folder with recipe.yaml, as `train` leaves it)")
         found += own
     return Comparison(tuple(map(Run.read, dict.fromkeys(found))))
-
-
-def _history(path):
-    if not path.is_file():
-        return []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    except (ValueError, TypeError, AttributeError, csv.Error) as error:
-        raise UserError(f"{path} is not a run's history: {error}") from None
-
-
-def _metrics(path):
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} does not hold a run's figures")
-    return found
 
 
 def _label(keys, values):

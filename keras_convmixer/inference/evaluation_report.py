@@ -10,8 +10,16 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from keras_convmixer import class_names, files
+from keras_convmixer.data.encoded_images import EncodedImages
 from keras_convmixer.fonts import font_for
-from keras_convmixer.inference.scores import ClassScores, accuracy_interval, calibration_error, class_scores
+from keras_convmixer.inference.scores import (
+    CalibrationBin,
+    ClassScores,
+    accuracy_interval,
+    calibration_bins,
+    calibration_error,
+    class_scores,
+)
 from keras_convmixer.reports import Tabular
 
 # Scores of so many classes are shown, of more only so many of the weakest.
@@ -31,6 +39,7 @@ class Evaluation(Tabular):
         test_time_flip: whether the logits are means over each image and its mirror image.
         trained_on: how many of the images the model has learned from, or None where that is not known.
         names: what each image is called, a path inside the data set or "digits/17"; empty where none is known.
+        images: the images themselves, in the same order, to be read again; None where they cannot be.
     """
 
     split: str
@@ -41,6 +50,7 @@ class Evaluation(Tabular):
     trained_on: int | None = None
     test_time_flip: bool = False
     names: tuple[str, ...] = ()
+    images: EncodedImages | None = None
 
     def top(self, k: int) -> float:
         """Fraction of images whose class is among the k likeliest. Of equal logits the first class wins."""
@@ -68,6 +78,10 @@ class Evaluation(Tabular):
     def calibration_error(self) -> float:
         """Expected calibration error of the likeliest classes' probabilities, see `scores.calibration_error`."""
         return calibration_error(self.probabilities, self.predicted == self.labels)
+
+    def calibration_bins(self) -> list[CalibrationBin]:
+        """What the expected calibration error is the mean of, see `scores.calibration_bins`."""
+        return calibration_bins(self.probabilities, self.predicted == self.labels)
 
     @property
     def loss(self) -> float:

@@ -52,8 +52,10 @@ class Meter:
         self.unread = sorted(set(range(len(self.images))) - self._read)
         skipped = self.images.skipped + reasons(self.images, self.unread)
         read = sorted(self._read)
-        labels, names = positions[self.images.labels[read]], tuple(self.images.names[i] for i in read)
-        return Evaluation(self.split, classes, logits, labels, skipped, names=names)
+        images = self.images.subset(read)
+        return Evaluation(
+            self.split, classes, logits, positions[images.labels], skipped, names=images.names, images=images
+        )
 
 
 class WithMirrorImages:

@@ -36,17 +36,46 @@ def class_scores(confusion: np.ndarray) -> list[ClassScores]:
     return [ClassScores(*row) for row in zip(of_it.tolist(), precision.tolist(), recall.tolist(), f1.tolist())]
 
 
-def calibration_error(probabilities: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error, in 0–1: how far probabilities are from the share that is right.
+class CalibrationBin(NamedTuple):
+    """The images whose predicted class has a probability in one range.
 
-    The mean over the images of |share that is right − mean probability| of the bin that each falls in; the bins are
-    15 of equal width, each with its upper edge (Guo et al. 2017, arXiv 1706.04599, equations 2 and 3).
+    Attributes:
+        images: how many there are.
+        probability: their mean probability, right: the share that is right, both in 0–1, and 0 of no images.
+    """
+
+    images: int
+    probability: float
+    right: float
+
+
+def calibration_bins(probabilities: np.ndarray, right: np.ndarray) -> list[CalibrationBin]:
+    """How sure a model is and how often it is right, in 15 bins of equal width, each with its upper edge.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, section 2.
 
     Args:
         probabilities: of each image's predicted class, `(images,)`. right: whether it is its class, `(images,)`.
     """
     bins = np.searchsorted(np.arange(1, BINS) / BINS, probabilities)
-    return float(np.abs(np.bincount(bins, right - probabilities)).sum() / len(probabilities))
+    counts, sure, share = (np.bincount(bins, weights, BINS) for weights in (None, probabilities, right))
+    filled = np.maximum(counts, 1)
+    return [
+        CalibrationBin(*row) for row in zip(counts.tolist(), (sure / filled).tolist(), (share / filled).tolist())
+    ]
+
+
+def calibration_error(probabilities: np.ndarray, right: np.ndarray) -> float:
+    """Expected calibration error, in 0–1: how far probabilities are from the share that is right.
+
+    The mean over the images of |share that is right − mean probability| of the bin that each falls in (Guo et al.
+    2017, equation 3).
+
+    Args:
+        probabilities, right: as for `calibration_bins`.
+    """
+    bins = np.array(calibration_bins(probabilities, right))
+    return float(np.average(np.abs(bins[:, 2] - bins[:, 1]), weights=bins[:, 0]))
 
 
 def accuracy_interval(right: int, count: int) -> tuple[float, float]:

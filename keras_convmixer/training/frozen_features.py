@@ -91,9 +91,12 @@ class FrozenFeatures:
     def counted(self):
         return self.data.counted()
 
+    def described(self):
+        return self.data.described()
+
     def meter(self, preprocessing, replicas):
         kept = (self._kept[name] for name in ("held_out", "held_out_labels", "held_out_skipped"))
-        return _HeadMeter(self.data.dataset.held_out_name, *kept)
+        return _HeadMeter(self.data.dataset.held_out(), self.data.dataset.held_out_name, *kept)
 
     def _cached(self):
         path = files.cache_dir() / "features" / f"{self._key()}.npz"
@@ -155,13 +158,19 @@ class _HeadMeter:
 
     unread = ()
 
-    def __init__(self, split, features, labels, skipped):
+    def __init__(self, images, split, features, labels, skipped):
         self._split, self._features, self._labels = split, features, labels
         self._skipped = tuple(map(tuple, skipped.tolist()))
+        left_out = {name for name, _ in self._skipped}
+        read = images.subset([i for i, name in enumerate(images.names) if name not in left_out])
+        self._images = read if len(read) == len(labels) else None  # the files may have other names by now
 
     def measure(self, model, classes, *, verbose=0):
         logits = model.predict(self._features, verbose=verbose)
-        return Evaluation(self._split, classes, logits, self._labels, self._skipped)
+        names = self._images.names if self._images else ()
+        return Evaluation(
+            self._split, classes, logits, self._labels, self._skipped, names=names, images=self._images
+        )
 
 
 def _announce(seconds, batches):

@@ -90,6 +90,11 @@ class RecipeData:
         held_out = self.dataset.held_out()
         return f"{len(self.images):,} to learn from, {len(held_out):,} held out ({self.dataset.held_out_name})"
 
+    def described(self):
+        """What it is, as plain values for metrics.json."""
+        images = {"train": len(self.images), self.dataset.held_out_name: len(self.dataset.held_out())}
+        return {"source": self.recipe.data.source, "images": images}
+
     def meter(self, preprocessing, replicas):
         """What measures a model on the held-out split."""
         size = self.recipe.training.batch_size
@@ -188,6 +193,9 @@ class OwnData:
 
     def counted(self):
         return f"batches of your own, {self.steps:,} an epoch"
+
+    def described(self):
+        return {"source": None, "images": {}}
 
     def meter(self, preprocessing, replicas):
         return _OwnMeter(self.held_out)

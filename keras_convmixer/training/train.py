@@ -9,10 +9,13 @@ from pathlib import Path
 
 import keras
 
-from keras_convmixer import bundles
+from keras_convmixer import bundles, files
 from keras_convmixer.data.unreadable import stream_in_use
-from keras_convmixer.errors import UserError
+from keras_convmixer.errors import UserError, one_line
 from keras_convmixer.machine import processor, versions
+from keras_convmixer.pages.record import Record
+from keras_convmixer.pages.run_page import NAME as REPORT
+from keras_convmixer.pages.run_page import run_page
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.training import checkpoint, distribute, dtype_policy, memory, run_folder
 from keras_convmixer.training.allocator import keep_freed_memory
@@ -51,7 +54,8 @@ def train(
             workdir, which goes on.
         workdir: the run's folder. It holds `checkpoints/`, `history.csv` and TensorBoard's `logs/`. After every
             epoch it is a model folder (see `bundles`) of this epoch, and its `best` that of the best. At the end it
-            is that of the training, with a `metrics.json` that was measured on the held-out split.
+            is that of the training, with a `metrics.json` that was measured on the held-out split, and a
+            `report.html` that shows it.
         changes: with recipe None, what is different from here on, as `Recipe.load` takes it: epochs, the place of
             the images, the learning rate (see `run_folder`). It is recorded in `changes.json`.
         data: batches of your own instead of the recipe's data: (training, held out), two `tf.data.Dataset`s; see
@@ -131,7 +135,8 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
         if not start.epoch:
             source.note_images(workdir)
         if start.epoch < training.epochs and not checkpoints.stopped_early:
-            (workdir / "metrics.json").unlink(missing_ok=True)
+            for of_its_end in ("metrics.json", REPORT):
+                (workdir / of_its_end).unlink(missing_ok=True)
             first = [average] if average else []
             first += [LossWatch(checkpoints), Validation(meter, bundle.classes, strategy, average, source)]
             last = [checkpoints, keras.callbacks.TensorBoard(workdir / "logs"), *callbacks]
@@ -147,9 +152,20 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
     evaluation = meter.measure(plain, bundle.classes)
     metrics = {"epochs": len(checkpoints.history), "precision": precision, "frozen": frozen}
     metrics |= {"parameters": bundle.model.count_params()} | _made_with(hardware) | evaluation.summary()
+    metrics |= {"data": source.described()}
     bundle = dataclasses.replace(bundle, path=workdir)
     bundles.save(bundle, workdir, metrics=metrics)
+    _report(bundle, evaluation)
     return bundle
+
+
+def _report(bundle, evaluation):
+    """Writes the run's page. Whatever goes wrong, the training is done: it costs a line, not the run."""
+    try:
+        page = run_page(Record.read(bundle.path), bundle, evaluation)
+        files.write_text(bundle.path / REPORT, page)
+    except Exception as error:
+        print(f"{bundle.path}: there is no {REPORT}: {one_line(error)}", file=sys.stderr)
 
 
 def _fit(trained, preprocessing, checkpoints, training, first, last):

@@ -2,11 +2,14 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+from page_of import Page
 from PIL import Image
+from sklearn.datasets import load_digits
 
 import keras_convmixer
 from keras_convmixer.training import memory
@@ -45,6 +48,10 @@ def test_with_as_many_crops_as_epochs_it_is_the_training_under_a_frozen_backbone
     assert json.loads((tmp_path / "kept" / "metrics.json").read_text())["frozen"] is True
     top1 = keras_convmixer.evaluate(tmp_path / "kept").top(1)
     assert top1 == pytest.approx(history(tmp_path / "kept")[-1]["val_accuracy"], abs=0.003)
+    page = Page((tmp_path / "kept" / "report.html").read_text(encoding="utf-8"))
+    mistakes = re.findall(r"(\d) → \d [\d.]+% sure; digits/(\d+)", page.text)
+    assert len(mistakes) == sum("taken for" in one["alt"] for one in page.named("img")) > 0
+    assert [int(true) for true, _ in mistakes] == [load_digits().target[int(i)] for _, i in mistakes]
 
 
 @pytest.mark.slow

@@ -321,9 +321,9 @@ def _tinted(pixels, values, patch_size):
     way = Image.Resampling.NEAREST if height < _SMALL else Image.Resampling.BICUBIC
     whole = np.zeros((height, width), np.float32)
     whole[:rows, :columns] = np.asarray(Image.fromarray(_signed(values[None])[0]).resize((columns, rows), way))
-    grey = 0.5 + 0.5 * pixels @ _LUMINANCE
+    grey = 0.6 + 0.4 * pixels @ _LUMINANCE
     tints = LinearSegmentedColormap.from_list("evidence", _EVIDENCE)
-    return tints((np.clip(whole, -1, 1) + 1) / 2)[..., :3] * grey[..., None]
+    return np.clip(tints((np.clip(whole, -1, 1) + 1) / 2)[..., :3] * grey[..., None], 0, 1)
 
 
 def _square(panel, field, sizes, side, kernel_size=3, **style):

@@ -72,7 +72,7 @@ def class_activation_map(
     output = _output_of(model, block)
     rest = keras.Model(output, found.pool.output)
     activation = _output(model, output, image)
-    by_place = gradient(lambda x: rest(x, training=False) @ weights[:, None], activation[None])[0]
+    by_place = gradient(lambda x: keras.ops.matmul(rest(x, training=False), weights[:, None]), activation[None])[0]
     alpha = channels_last(by_place).sum(axis=(0, 1))
     return (channels_last(activation) @ alpha).astype(np.float32)
 

@@ -71,7 +71,7 @@ def test_a_caption_says_the_likeliest_class_and_its_probability(model, digit):
 
 
 @pytest.mark.parametrize("index", [2, 7])
-def test_red_speaks_for_a_class_and_blue_against_it(model, digit, index):
+def test_red_speaks_for_a_class_and_blue_against_it(model, digit, index, caplog):
     figure = visualize.plot_class_activation_maps(model, digit, class_index=index, blocks=[0, 3])
     np.testing.assert_allclose(shown(figure.axes[0]), digit / 255, atol=1e-6)
     for panel, block in zip(figure.axes[1:], (0, 3), strict=True):
@@ -79,6 +79,7 @@ def test_red_speaks_for_a_class_and_blue_against_it(model, digit, index):
         clear = np.abs(values) > 0.05 * np.abs(values).max()
         red, _, blue = np.moveaxis(shown(panel), -1, 0)
         np.testing.assert_array_equal((red > blue)[clear], (values > 0)[clear])
+    assert caplog.messages == []  # of colours that matplotlib has to cut
 
 
 def test_feature_maps_are_those_that_vary_most(model, digit):

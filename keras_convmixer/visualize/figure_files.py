@@ -109,7 +109,10 @@ def save_figures(
                     seen.append((Prediction(file.name, error=error), ()))
                 progress.update()
         field = figures.plot_effective_receptive_field(
-            bundle.model, kept or _noise(bundle), blocks=blocks, of="images" if kept else "images of noise"
+            bundle.model,
+            kept or _noise(bundle),
+            blocks=blocks,
+            of="" if kept else f"{NOISE_IMAGES} images of noise",
         )
         return Figures((*own, _write(out / "effective_receptive_field.png", field)), tuple(seen))
 

@@ -93,6 +93,7 @@ def test_feature_maps_are_those_that_vary_most(model, digit):
 
 def test_the_receptive_fields_sides_are_named(model, digit):
     figure = visualize.plot_effective_receptive_field(model, [digit], blocks=[0, 3])
+    assert "on average over 1 image;" in said(figure)
     field = visualize.effective_receptive_field(model, [digit], 0)
     (words,) = (text.get_text() for text in figure.axes[0].texts)
     sides = [visualize.side_holding(field, share, 1) for share in (0.5, 0.95)]
@@ -127,6 +128,10 @@ def test_names_are_written_as_they_are_and_fit(model, digit):
     figure = visualize.plot_class_activation_maps(model, digit, class_index=0, classes=names, blocks=[3])
     assert "$x^2$ & 50%" in said(figure)
     figure.savefig(io.BytesIO(), format="png")
+    names[2:4] = ["cat, tabby", "n02124075"]
+    figure = visualize.plot_class_activation_maps(model, digit, class_index=3, classes=names, blocks=[3])
+    assert texts(figure)[0].startswith("cat, tabby (")
+    assert "speaks for Egyptian cat (" in said(figure)
 
 
 def test_a_name_is_drawn_in_a_font_that_has_it(model, digit, own_font):
@@ -146,6 +151,7 @@ def test_grey_images_and_many_blocks():
     image = np.full((10, 14, 1), 51, "float32")
     figure = visualize.plot_class_activation_maps(model, image, blocks=range(6))
     assert len(figure.axes) == 7
+    assert figure.axes[0].bbox.width == pytest.approx(1.4 * figure.axes[0].bbox.height)
     np.testing.assert_allclose(shown(figure.axes[0]), np.full((10, 14, 3), 0.2), atol=1e-6)
     filters = shown(visualize.plot_patch_embeddings(model).axes[0])
     assert (filters[..., 0] == filters[..., 1]).all()

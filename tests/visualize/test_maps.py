@@ -135,3 +135,24 @@ def test_what_cannot_be_looked_at_is_refused(model, image):
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="mine")
     with pytest.raises(ValueError, match="mine is not a ConvMixer of this package"):
         visualize.patch_embeddings(other)
+
+
+def test_channels_first_gives_the_same(model, image):
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow has no channels-first convolution on CPU")
+    keras.config.set_image_data_format("channels_first")
+    try:
+        first = keras_convmixer.ConvMixer(12, 3, 3, 2, input_shape=(3, 9, 11), num_classes=5, dropout=0.5)
+        first.set_weights(model.get_weights())
+        turned = np.moveaxis(image, -1, 0)
+        maps = [visualize.class_activation_map(first, turned, 1, block) for block in range(3)]
+        features = visualize.feature_maps(first, turned)
+        field = visualize.effective_receptive_field(first, [turned], 0)
+        figure = visualize.plot_class_activation_maps(first, turned)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    for block, found in enumerate(maps):
+        np.testing.assert_allclose(found, visualize.class_activation_map(model, image, 1, block), atol=1e-4)
+    np.testing.assert_allclose(features, visualize.feature_maps(model, image), atol=1e-5)
+    np.testing.assert_allclose(field, visualize.effective_receptive_field(model, [image], 0), atol=1e-6)
+    assert figure.axes[0].images[0].get_array().shape == (9, 11, 3)

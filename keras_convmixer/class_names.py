@@ -5,7 +5,7 @@ from importlib import resources
 from os import PathLike
 from pathlib import Path
 
-from keras_convmixer.errors import UserError, visible
+from keras_convmixer.errors import UserError, did_you_mean, visible
 
 
 @functools.cache
@@ -19,6 +19,33 @@ def imagenet():
 def display_name(name):
     """What to show for a class: ImageNet's words for a WordNet id, any other name as it is."""
     return imagenet().get(name, name)
+
+
+def index_of(wanted, head):
+    """The position in `head` of a class, given by its name or else by its position.
+
+    Args:
+        wanted: a name as it stands in `head`; of ImageNet's classes also one of the words for it, as "goldfish"; or
+            a position, a number or its digits.
+        head: class names of a model, in the order of its outputs.
+
+    Raises:
+        ValueError: there is no such class, or more than one of that name.
+    """
+    if wanted in head:
+        return head.index(wanted)
+    if str(wanted).isdecimal() and int(wanted) < len(head):
+        return int(wanted)
+    words = [
+        {display_name(name), *display_name(name).split(", ")} if name in imagenet() else {name} for name in head
+    ]
+    found = [i for i, own in enumerate(words) if wanted in own]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"{wanted!r} names the classes {', '.join(map(str, found))}: give one of these numbers")
+    known = sorted(set().union(*words))
+    raise UserError(f"no class {wanted!r}: {did_you_mean(wanted, known, f'give a name or 0 to {len(head) - 1}')}")
 
 
 def match(found, head):

@@ -10,6 +10,7 @@ import pytest
 TESTS = Path(__file__).parent
 QUICK = ("test_model.py", "test_parts.py", "weights/test_parity.py")
 ALL = (*QUICK, "test_variants.py", "weights", "test_bundles.py", "test_preprocessing.py", "deployment/test_fold.py")
+ALL += ("visualize/test_maps.py", "visualize/test_receptive_field.py")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,25 @@ def test_reads_one_name_a_line(tmp_path):
             class_names.read(tmp_path / "class_names.txt")
 
 
+def test_a_class_is_found_by_its_name_or_else_its_position():
+    head = ("7", "cat, tabby", "dog")
+    assert [class_names.index_of(wanted, head) for wanted in ("dog", "cat, tabby", "7", "1", 2)] == [2, 1, 0, 1, 2]
+    for wanted, hint in {"doge": "did you mean 'dog'?", "3": "give a name or 0 to 2", -1: "0 to 2"}.items():
+        with pytest.raises(ValueError, match=hint):
+            class_names.index_of(wanted, head)
+    # A comma is part of a name that is not ImageNet's.
+    with pytest.raises(ValueError, match="no class 'tabby'"):
+        class_names.index_of("tabby", head)
+
+
+def test_an_imagenet_class_is_found_by_one_of_its_words():
+    head = tuple(class_names.imagenet())
+    for wanted in ("n01443537", "goldfish", "Carassius auratus", "goldfish, Carassius auratus", "1"):
+        assert class_names.index_of(wanted, head) == 1
+    with pytest.raises(ValueError, match="'crane' names the classes 134, 517: give one of these numbers"):
+        class_names.index_of("crane", head)
+
+
 @pytest.mark.parametrize("bad", ["a\nb", "a\r", "a\u2028b", "a\x85b", "\x1b[31mred", "\x00", "  ", "", "\udcff"])
 def test_names_that_no_line_or_terminal_can_hold_are_refused(bad):
     with pytest.raises(ValueError, match="cannot name a class: expected one line of visible characters") as caught:

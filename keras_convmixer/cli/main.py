@@ -23,10 +23,14 @@ from keras_convmixer.cli import (
     runs,
     sweep,
     train,
+    visualize,
 )
 from keras_convmixer.errors import UserError, one_line
 
-SUBCOMMANDS = (train, evaluate, data, recipe, predict, export, benchmark, convert, average, models, sweep, runs, report)
+SUBCOMMANDS = (
+    *(train, evaluate, data, recipe, predict, visualize, export, benchmark),
+    *(convert, average, models, sweep, runs, report),
+)
 # sysexits.h's EX_SOFTWARE
 FAULT = 70
 
@@ -38,6 +42,7 @@ examples:
   convmixer data photos/ --recipe finetune --out look
   convmixer recipe keys training
   convmixer predict runs/mine photo.jpg more/*.png --top 3
+  convmixer visualize runs/mine photo.jpg --out figures
   convmixer export runs/mine --format tflite --quantize int8 --out exported
 
 Exit codes: 0 done, 1 something could not be done (one line on stderr says what), 2 wrong usage, 70 a fault of this

@@ -83,7 +83,7 @@ def load(
     if isinstance(model, ExportedBundle):
         return model if classes is None else dataclasses.replace(model, classes=class_names.listed(classes))
     path = files.expanded(model) if isinstance(model, (str, os.PathLike)) else None
-    format = path and _format(path)
+    format = path and format_of(path)
     if not format:
         return bundles.load(model, classes)
     names = companions.labels(path) if classes is None else class_names.listed(classes)
@@ -103,7 +103,7 @@ def load(
     return ExportedBundle(Runner(run), preprocessing, names)
 
 
-def _format(path: Path):
+def format_of(path: Path):
     """The format of an exported file or folder; None for what is none."""
     if path.is_dir():
         marks = {"saved_model.pb": "saved_model", "model.xml": "openvino"}

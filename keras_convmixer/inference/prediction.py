@@ -110,7 +110,7 @@ def check_counts(top, batch_size):
 def predictions_of(bundle, found, top, batch_size):
     """Gives the `Prediction` of each `ImageFile` of a list, in its order, holding one batch in memory at a time."""
     paths = [file.path for file in found if file.error is None]
-    read = iter(_decoded(paths, files.read_regular, bundle.preprocessing))
+    read = iter(decoded(paths, files.read_regular, bundle.preprocessing))
     images = ((None, file.error) if file.error is not None else next(read) for file in found)
     for start in range(0, len(found), batch_size):
         batch = list(itertools.islice(images, batch_size))
@@ -135,7 +135,7 @@ class Predictor:
         """The other columns of a batch (a dictionary of arrays of one length), and of each image `classes`, its
         likeliest, `probabilities`, theirs, and `error`, why it could not be read, or None."""
         contents = [bytes(content) for content in batch[self._column]]
-        images = list(_decoded(contents, None, self._bundle.preprocessing))
+        images = list(decoded(contents, None, self._bundle.preprocessing))
         found = list(_likeliest(self._bundle, images, self._top))
         others = {name: values for name, values in batch.items() if name != self._column}
         return others | {
@@ -145,7 +145,7 @@ class Predictor:
         }
 
 
-def _decoded(sources, read, preprocessing):
+def decoded(sources, read, preprocessing):
     """For each image a pair of it as the model takes it and None, or of None and its error.
 
     Args:

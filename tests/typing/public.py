@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import keras_convmixer
+from keras_convmixer import visualize
 
 
 def build() -> keras.Model:
@@ -41,4 +43,16 @@ def run(workdir: Path, mine: tuple[tf.data.Dataset, tf.data.Dataset]) -> float:
     print(
         high - low, evaluation.calibration_error + 0.5, evaluation.scores()["a"].f1 + 0.5, evaluation.per_image()[0]
     )
+    written = visualize.save_figures(bundle, "figures", [workdir / "a.png"], of_class="a", blocks=[0])
+    print(written.as_json(), written.files[0].name, [prediction.error for prediction, _ in written.images])
     return evaluation.top(1) + evaluation.loss
+
+
+def look(model: keras.Model, image: np.ndarray) -> None:
+    shapes = visualize.depthwise_kernels(model, 0).shape + visualize.patch_embeddings(model).shape
+    evidence = (
+        visualize.class_activation_map(model, image, 3, block=1) + visualize.feature_maps(model, image)[..., 0]
+    )
+    field = visualize.effective_receptive_field(model, [image])
+    print(shapes, evidence, visualize.side_holding(field, 0.5, 7) + visualize.receptive_field(model))
+    visualize.plot_class_activation_maps(model, image, class_index=3, blocks=[0]).savefig("map.png")

@@ -1,4 +1,4 @@
-"""What the documentation has in blocks of code: commands that the parser takes, Python that type-checks, recipes."""
+"""What the documentation has in blocks of code: commands that the parser takes, Python that type-checks, YAML."""
 
 import re
 import shlex
@@ -100,7 +100,9 @@ def test_a_wrong_command_is_refused(words, capsys):
 def test_every_command_is_one(path, capsys):
     found = [words for block in code(path) for words in commands(block)]
     assert {" ".join(words): why for words in found if (why := refusal(words, capsys))} == {}
-    assert len(found) >= {"README.md": 15, "Makefile": 5, "keras_convmixer/recipes/cifar10.yaml": 1}.get(name(path), 0)
+    assert len(found) >= {"README.md": 15, "Makefile": 5, "keras_convmixer/recipes/cifar10.yaml": 1}.get(
+        name(path), 0
+    )
 
 
 def test_the_examples_in_the_help_are_commands(capsys):

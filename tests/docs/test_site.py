@@ -41,14 +41,18 @@ class Page(HTMLParser):
             self.links.append(values.get("href", ""))
 
 
+def build(folder, out):
+    """Builds the site of a folder's mkdocs.yml as `make site` does. With --quiet no warning would be an error."""
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", out]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The folder of the site, built anew."""
     out = tmp_path_factory.mktemp("site")
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", out]
-    done = subprocess.run(
-        words, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
-    )
+    done = build(ROOT, out)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -60,10 +64,28 @@ def pages(site):
     }
 
 
+def test_what_leads_nowhere_is_an_error(tmp_path):
+    own = {
+        "INHERIT": str(ROOT / "mkdocs.yml"),
+        "nav": ["index.md", "absent.md"],
+        "plugins": [],
+        "hooks": [],
+        "theme": {"custom_dir": str(ROOT / "docs" / "theme")},
+    }
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(own))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# Home\n\n[a](gone.md) [b](#nowhere) [c](/root.md)\n")
+    (tmp_path / "docs" / "orphan.md").write_text("# Not in the navigation\n")
+    done = build(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    for name in ("absent.md", "gone.md", "#nowhere", "/root.md", "orphan.md"):
+        assert re.search(rf"WARNING.*(\n  .*)*{re.escape(name)}", done.stderr), f"{name}: {done.stderr}"
+
+
 def test_what_would_be_loaded_from_elsewhere_is_found():
     page = Page(
-        '<link rel="canonical" href="https://own/"><link rel="preconnect" href="https://fonts"><img src=//cdn/a.png>'
-        "<a href='https://paper'></a><script src='https://js'></script><style>a {background: url('http://b')}</style>"
+        '<link rel="canonical" href="https://own/"><link rel="preconnect" href="https://fonts">'
+        "<img src=//cdn/a.png><a href='https://paper'></a><script src='https://js'></script><style>a {background: url('http://b')}</style>"
     )
     assert [one for one in page.loads if ELSEWHERE.match(one)] == [
         "https://fonts",

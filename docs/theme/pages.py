@@ -29,7 +29,9 @@ _LINK = re.compile(r"(?<=\]\()(?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 
 def on_files(files, config):
     """Adds the generated pages."""
-    generated = {page: _read(source) for source, page in PAGES.items() if page != "index.md"}
+    # Code below an item of a list begins at six spaces in CommonMark, as on GitHub, and at eight for mkdocs.
+    eight = {page: re.sub(r"(?m)^ {6}", " " * 8, _read(source)) for source, page in PAGES.items()}
+    generated = {page: text for page, text in eight.items() if page != "index.md"}
     generated |= {"commands.md": commands(), "citation.md": citation()}
     for page, content in generated.items():
         files.append(File.generated(config, page, content=content))

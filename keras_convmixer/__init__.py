@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names below
     from keras_convmixer.parts import features
     from keras_convmixer.preprocessing import Preprocessing
     from keras_convmixer.recipes import Recipe
+    from keras_convmixer.training.averaging import average
     from keras_convmixer.training.train import train
     from keras_convmixer.variants import create_model, list_models
 
@@ -26,6 +27,7 @@ _MODULES = {
     "ConvMixer": "model",
     "Preprocessing": "preprocessing",
     "Recipe": "recipes",
+    "average": "training.averaging",
     "compare": "experiments.runs",
     "create_model": "variants",
     "evaluate": "inference.evaluation",
@@ -44,6 +46,7 @@ __all__ = [
     "ConvMixer",
     "Preprocessing",
     "Recipe",
+    "average",
     "compare",
     "create_model",
     "evaluate",

@@ -10,6 +10,7 @@ import warnings
 
 from keras_convmixer import __version__
 from keras_convmixer.cli import (
+    average,
     benchmark,
     convert,
     data,
@@ -24,7 +25,7 @@ from keras_convmixer.cli import (
 )
 from keras_convmixer.errors import UserError, one_line
 
-SUBCOMMANDS = (train, evaluate, data, recipe, predict, export, benchmark, convert, models, sweep, runs)
+SUBCOMMANDS = (train, evaluate, data, recipe, predict, export, benchmark, convert, average, models, sweep, runs)
 # sysexits.h's EX_SOFTWARE
 FAULT = 70
 

@@ -93,8 +93,8 @@ class Model:
     """Rate at which the last block's depthwise branch is dropped for a whole image; those of the blocks before it
     rise to it linearly from 0 (arXiv 1603.09382)."""
     weights: str | None = None
-    """What training starts from: None for random ones, "imagenet", a checkpoint, or a model folder, whose
-    architecture and preprocessing are then taken over."""
+    """What training starts from: None for random ones; "imagenet" or "cifar10" for the variant's; a checkpoint; or
+    a model folder, whose architecture and preprocessing are then taken over."""
     depthwise_covariance: tuple[float, float, float] | None = None
     """Draws random depthwise kernels smooth, with these constants (s, v, a), as
     `keras_convmixer.training.depthwise_covariance` says (arXiv 2210.03651). None draws each tap by itself. For
@@ -202,6 +202,12 @@ class Training:
     ema: Annotated[float, pydantic.Field(gt=0, lt=1)] | None = None
     """Momentum of the weights' exponential moving average, or None. It is the average that is validated and
     saved."""
+    gradient_accumulation: Positive = 1
+    """In how many parts a device takes its share of a batch, one after another, for less memory. It is one step,
+    with the mean of their gradients; BatchNorm sees one part at a time."""
+    batch_norm: Literal["replica", "synchronized"] = "replica"
+    """Of several devices, whether each normalises by its own images, as the authors did, the statistics averaged at
+    the end of an epoch, or by those of all."""
     rematerialize: bool = False
     """Recompute activations in the backward pass, for less memory and more time."""
     early_stopping: Positive | None = None

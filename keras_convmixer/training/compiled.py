@@ -5,6 +5,7 @@ import keras
 from keras_convmixer.errors import UserError, did_you_mean
 from keras_convmixer.parts import parts
 from keras_convmixer.training import dtype_policy
+from keras_convmixer.training.accumulation import InParts
 from keras_convmixer.training.after_reduction import AfterReduction
 from keras_convmixer.training.muon import Muon
 from keras_convmixer.training.optimizer import AdamW, rate_multipliers
@@ -22,9 +23,18 @@ def compiled(recipe, model, steps, precision=None):
     Raises:
         UserError: the recipe's optimizer is unknown, or does not take what the recipe gives it.
     """
+    _check_backend(recipe.training)
     precision = precision or dtype_policy.said(recipe.training.precision, dtype_policy.hardware())
     training = recipe.training
-    trained = training_model(model, precision, training.rematerialize, any_size=bool(training.progressive_resizing))
+    trained = training_model(
+        model,
+        precision,
+        training.rematerialize,
+        any_size=bool(training.progressive_resizing),
+        synchronized=training.batch_norm == "synchronized",
+    )
+    if training.gradient_accumulation > 1:
+        trained = InParts(trained.inputs, trained.outputs, training.gradient_accumulation, trained.name)
     schedule = _schedule(recipe.optimizer, recipe.training.epochs, steps)
     make = {"adamw": _adamw, "muon": _muon}.get(recipe.optimizer.name, _of_keras)
     trained.compile(
@@ -35,6 +45,16 @@ def compiled(recipe, model, steps, precision=None):
     )
     trained.optimizer.build(trained.trainable_variables)
     return trained
+
+
+def _check_backend(training):
+    changed = {
+        "gradient_accumulation": training.gradient_accumulation > 1,
+        "batch_norm": training.batch_norm != "replica",
+    }
+    given = [f"training.{key}" for key, is_changed in changed.items() if is_changed]
+    if given and keras.backend.backend() != "tensorflow":
+        raise UserError(f"{given[0]} is for the tensorflow backend; this is {keras.backend.backend()}")
 
 
 def _schedule(settings, epochs, steps):

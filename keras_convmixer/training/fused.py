@@ -116,7 +116,7 @@ def fuse(layer, config):
     """The faster equal of a layer, built from its possibly changed config; None where there is none."""
     if keras.backend.backend() != "tensorflow" or layer.compute_dtype == "float64":
         return None
-    if isinstance(layer, layers.BatchNormalization) and layer.axis in (-1, 3) and not layer.synchronized:
+    if isinstance(layer, layers.BatchNormalization) and layer.axis in (-1, 3) and not config["synchronized"]:
         return FusedBatchNormalization.from_config(config)
     if tf.config.list_physical_devices("GPU") or keras.config.image_data_format() != "channels_last":
         return None

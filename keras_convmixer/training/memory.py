@@ -27,7 +27,8 @@ def step_bytes(sizes, input_size, batch_size, precision="float32", rematerialize
 def run_bytes(recipe, bundle, precision):
     """The `step_bytes` of a recipe's training of a `Bundle`, in a dtype policy."""
     size, training = bundle.preprocessing.input_size, recipe.training
-    return step_bytes(architecture(bundle.model), size, training.batch_size, precision, training.rematerialize)
+    at_once = -(-training.batch_size // training.gradient_accumulation)
+    return step_bytes(architecture(bundle.model), size, at_once, precision, training.rematerialize)
 
 
 def check(needed, available=None):
@@ -37,6 +38,6 @@ def check(needed, available=None):
         raise UserError(
             f"a step would take about {needed / 1e9:.0f} GB and there are {available / 1e9:.0f} GB: set "
             "training.freeze_backbone=true and training.cached_crops=8 to train the head alone, or a smaller "
-            "training.batch_size, or training.rematerialize=true"
+            "training.batch_size, or training.gradient_accumulation=2 or more, or training.rematerialize=true"
         )
     return available

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer import files
+from keras_convmixer import files, shipped
 from keras_convmixer.data import datasets, fingerprints
 from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.data.soft_labels import soft_labels
@@ -99,8 +99,10 @@ class RecipeData:
     def note_images(self, workdir):
         """Writes into a run's folder which images it learns from, with those that its first weights have seen."""
         known = [fingerprints.fingerprints(self.images)]
-        if self.recipe.model.weights:
-            known += [fingerprints.read(files.expanded(self.recipe.model.weights))]
+        start = self.recipe.model
+        if start.weights:
+            folder = shipped.folder(start.variant) if start.weights == "cifar10" else files.expanded(start.weights)
+            known += [fingerprints.read(folder)]
         fingerprints.write(workdir, np.concatenate([part for part in known if part is not None]))
 
     def class_weights(self):

@@ -7,7 +7,7 @@ from keras_convmixer.training.dropout import ReplicaDropout
 from keras_convmixer.training.fused import fuse
 
 
-def training_model(model, precision="float32", rematerialize=False, any_size=False):
+def training_model(model, precision="float32", rematerialize=False, any_size=False, synchronized=False):
     """A model with the same layers' names and weights, computing as the training wants.
 
     On TensorFlow, some layers become the faster equals of `training.fused`, and each replica draws its own dropout.
@@ -19,6 +19,7 @@ def training_model(model, precision="float32", rematerialize=False, any_size=Fal
             keeping them. (Keras's `RematScope` cannot: on TensorFlow it fails on layers called with
             `training=`, and it would update BatchNorm's statistics twice.)
         any_size: whether it takes images of any size, of which the plain model takes one.
+        synchronized: whether the replicas of a `tf.distribute` strategy share BatchNorm's statistics.
 
     Returns:
         The clone. `set_weights` carries weights from one to the other.
@@ -29,6 +30,8 @@ def training_model(model, precision="float32", rematerialize=False, any_size=Fal
         config = layer.get_config()
         if not isinstance(layer, (layers.InputLayer, layers.Rescaling, layers.Dense)):
             config["dtype"] = precision
+        if isinstance(layer, layers.BatchNormalization):
+            config["synchronized"] = synchronized
         if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
             # The activation moves into the convolution: to be computed, or recomputed, in one with it.
             config["activation"] = by_name[f"{layer.name}_activation"].get_config()["activation"]

@@ -1,38 +1,39 @@
 """A hook of mkdocs: the site's pages that are not files of docs/, and links that leave docs/.
 
-Generated are the pages of other files of the repository, the `--help` of every command, and the citation.
+Such pages are some other files of the repository, each command's `--help`, the public names, and the citation.
 """
 
 import argparse
 import os
 import posixpath
 import re
-import sys
 from pathlib import Path
 from unittest import mock
 
 import yaml
 from mkdocs.structure.files import File
 
+import keras_convmixer
+from keras_convmixer.cli.main import parser
+
 ROOT = Path(__file__).parents[2]
-# A file of the repository → the page that it is.
-PAGES = {
-    "CHANGELOG.md": "changelog.md",
-    "CONTRIBUTING.md": "contributing.md",
-    "README.md": "index.md",
-    "SECURITY.md": "security.md",
-    "saved_models/README.md": "saved_models.md",
+# A page → the file of the repository that it shows.
+SHOWN = {
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "saved_models.md": "saved_models/README.md",
+    "security.md": "SECURITY.md",
 }
-_SOURCES = {page: source for source, page in PAGES.items()}
+# A file outside docs/ → the page that a link to it leads to.
+_PAGES = {source: page for page, source in SHOWN.items()} | {"README.md": "index.md"}
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
 def on_files(files, config):
     """Adds the generated pages."""
     # Code below an item of a list begins at six spaces in CommonMark, as on GitHub, and at eight for mkdocs.
-    eight = {page: re.sub(r"(?m)^ {6}", " " * 8, _read(source)) for source, page in PAGES.items()}
-    generated = {page: text for page, text in eight.items() if page != "index.md"}
-    generated |= {"commands.md": commands(), "citation.md": citation()}
+    generated = {page: re.sub(r"(?m)^ {6}", " " * 8, _read(source)) for page, source in SHOWN.items()}
+    generated |= {"commands.md": commands(), "api.md": api(), "citation.md": citation()}
     for page, content in generated.items():
         files.append(File.generated(config, page, content=content))
     return files
@@ -40,29 +41,32 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
     """Has links to what is no page of the site lead to the repository."""
-    source = _SOURCES.get(page.file.src_uri)
-    folder = posixpath.dirname(source) if source and page.file.src_uri != "index.md" else "docs"
+    folder = posixpath.dirname(SHOWN.get(page.file.src_uri, "docs/"))
 
     def followed(link):
-        target = posixpath.normpath(posixpath.join(folder, link["path"]))
-        anchor = link["anchor"] or ""
-        if not (ROOT / target).exists():
-            return link[0]  # mkdocs complains of it, unless it is no link but code
-        if target.startswith("docs/") or target in PAGES:
-            return PAGES.get(target, target.removeprefix("docs/")) + anchor
-        return f"{config.repo_url}/blob/HEAD/{target}{anchor}"
+        target, anchor = posixpath.normpath(posixpath.join(folder, link["path"])), link["anchor"] or ""
+        if target in _PAGES or target.startswith("docs/"):
+            return _PAGES.get(target, target.removeprefix("docs/")) + anchor
+        if (ROOT / target).exists():
+            return f"{config.repo_url}/blob/HEAD/{target}{anchor}"
+        return link[0]  # mkdocs complains of it, unless it is no link but code
 
     return _LINK.sub(followed, markdown)
 
 
 def commands():
     """The page of the command line: what each command's `--help` prints."""
-    with mock.patch.object(sys, "path", [str(ROOT), *sys.path]):
-        from keras_convmixer.cli.main import parser
     head = "# Commands\n\nEach command prints its own part of this page with `--help`.\n"
     with mock.patch.dict(os.environ, COLUMNS="82"):
         parts = [f"## {name}\n\n```text\n{text.rstrip()}\n```\n" for name, text in _helps(parser())]
     return "\n".join([head, *parts])
+
+
+def api():
+    """The page of the public names, whose docstrings mkdocstrings puts in."""
+    head = "# Python\n\nThe public names of `keras_convmixer`, which loads nothing until one of them is used.\n"
+    names = sorted(keras_convmixer.__all__, key=str.lower)
+    return "\n".join([head, *(f"::: keras_convmixer.{name}\n" for name in names)])
 
 
 def citation():
@@ -89,10 +93,10 @@ def _read(path):
     return (ROOT / path).read_text(encoding="utf-8")
 
 
-def _helps(parser):
-    """The name and the help of a command and of all below it."""
-    yield parser.prog, parser.format_help()
-    for action in parser._actions:
+def _helps(command):
+    """The name and the help of a command's parser and of all below it."""
+    yield command.prog, command.format_help()
+    for action in command._actions:
         if isinstance(action, argparse._SubParsersAction):
             for below in action.choices.values():
                 yield from _helps(below)

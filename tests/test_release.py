@@ -16,12 +16,16 @@ def read(path):
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
+# The rights of single jobs, beyond reading the repository.
+GRANTED = {"release.yml": {"publish": {"id-token": "write"}, "site": {"pages": "write", "id-token": "write"}}}
+
+
 @pytest.mark.parametrize("path", sorted(WORKFLOWS.iterdir()), ids=lambda path: path.name)
 def test_a_workflow_may_do_no_more_than_it_must(path):
     workflow = read(path)
     assert workflow["permissions"] == {"contents": "read"}
-    granted = [job["permissions"] for job in workflow["jobs"].values() if "permissions" in job]
-    assert granted == ([{"id-token": "write"}] if path.name == "release.yml" else [])
+    granted = {name: job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job}
+    assert granted == GRANTED.get(path.name, {})
 
 
 def test_every_python_version_is_tested():
@@ -37,6 +41,21 @@ def test_what_is_published_was_tested():
     assert jobs["test"]["uses"] == "./.github/workflows/test.yml"
     assert jobs["publish"]["needs"] == ["test", "build"]
     assert jobs["publish"]["steps"][-1]["uses"].startswith("pypa/gh-action-pypi-publish@")
+
+
+def test_the_site_is_of_what_is_published():
+    release, docs = read(WORKFLOWS / "release.yml"), read(WORKFLOWS / "docs.yml")
+    assert release[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads "on" as true
+    assert release["jobs"]["docs"]["uses"] == "./.github/workflows/docs.yml"
+    assert release["jobs"]["site"]["needs"] == ["docs", "publish"]
+    *_, build, upload = docs["jobs"]["build"]["steps"]
+    assert build["run"] == "mkdocs build --strict"
+    assert upload["if"] == "startsWith(github.ref, 'refs/tags/v')"
+
+
+def test_the_tests_can_build_the_site():
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras["docs"]) <= set(extras["test"])
 
 
 def test_the_citation_is_of_this_project_and_the_paper():

@@ -58,7 +58,7 @@ def main(argv=None):
     writes to file descriptor 2 (see `cli.quiet`). All are put back. If stdout is a pipe that was closed, it becomes
     /dev/null.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         with warnings.catch_warnings(), _terminated_in_order():
             warnings.showwarning = lambda message, *_, **__: _say(message)
@@ -90,7 +90,8 @@ def _terminated_in_order():
             signal.signal(signal.SIGTERM, before)
 
 
-def _parser():
+def parser():
+    """The command's `argparse.ArgumentParser`, with every subcommand's below it. Nothing heavy is imported."""
     parser = argparse.ArgumentParser(
         "convmixer",
         description="ConvMixer for Keras: train, evaluate, predict with and export one.",

@@ -3,7 +3,7 @@
 from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
 from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP, MODEL_HELP
 
-SUMMARY = "write a SavedModel, TFLite, ONNX or OpenVINO file, and compare it with the model"
+SUMMARY = "write a SavedModel, TFLite, ONNX or OpenVINO file or a web page, and compare it with the model"
 EXAMPLE = "runs/d --format tflite --quantize int8 --out exported"
 
 
@@ -12,9 +12,10 @@ def add_arguments(parser):
     parser.add_argument("--classes", metavar="FILE", help=CLASSES_HELP)
     parser.add_argument(
         "--format",
-        choices=("saved_model", "tflite", "onnx", "openvino"),
+        choices=("saved_model", "tflite", "onnx", "openvino", "web"),
         default="saved_model",
-        help="onnx and openvino need the extra of that name (default: saved_model)",
+        help="onnx and openvino need the extra of that name; web is TFLite with a page around it that classifies in a "
+        "browser (default: saved_model)",
     )
     parser.add_argument(
         "--quantize",

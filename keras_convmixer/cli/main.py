@@ -13,6 +13,7 @@ from keras_convmixer.cli import (
     benchmark,
     convert,
     data,
+    demo,
     evaluate,
     export,
     models,
@@ -24,7 +25,7 @@ from keras_convmixer.cli import (
 )
 from keras_convmixer.errors import UserError, one_line
 
-SUBCOMMANDS = (train, evaluate, data, recipe, predict, export, benchmark, convert, models, sweep, runs)
+SUBCOMMANDS = (train, evaluate, data, recipe, predict, export, demo, benchmark, convert, models, sweep, runs)
 # sysexits.h's EX_SOFTWARE
 FAULT = 70
 

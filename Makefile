@@ -1,4 +1,5 @@
 # make test        virtual environment, install, lint, tests
+# make web         the page that keras_convmixer/web serves, of its sources in web/ (needs Node 20 or newer)
 # make quickstart  virtual environment, install, then digits from training to a TFLite file
 #
 # PYTHON names the interpreter (3.11 to 3.13) that the virtual environment is made with.
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := quickstart/digits
 
-.PHONY: test lint quickstart clean
+.PHONY: test lint web quickstart clean
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -18,6 +19,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+web:
+	cd web && npm ci && npm run check && npm run build
 
 quickstart: $(VENV)/.install
 	$(BIN)/convmixer train --recipe digits --workdir $(RUN)

@@ -6,8 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from keras_convmixer import files
 from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
 from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP, MODEL_HELP
+from keras_convmixer.web import written
 
 SUMMARY = "serve a page that classifies pictures in the browser"
 EXAMPLE = "runs/d --port 8080"
@@ -29,13 +31,10 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    with quiet_tensorflow():
-        from keras_convmixer.deployment.demo import make_site
-        from keras_convmixer.web.server import serving
+    from keras_convmixer.web.server import serving
+
     with tempfile.TemporaryDirectory() as room:
-        with quiet_native_code():
-            options = {name: getattr(arguments, name) for name in ("classes", "int8", "data")}
-            folder = make_site(arguments.model, Path(room), **options)
+        folder = _page(arguments, Path(room))
         with serving(folder, arguments.host, arguments.port) as server:
             if not ipaddress.ip_address(server.server_address[0]).is_loopback:
                 print("convmixer: whoever reaches this machine can open the page", file=sys.stderr)
@@ -46,3 +45,17 @@ def run(arguments):
             except KeyboardInterrupt:
                 print(file=sys.stderr)
     return 0
+
+
+def _page(arguments, room):
+    """The folder with the page: the one that was given, or one made in an empty folder."""
+    given = {name: getattr(arguments, name) for name in ("classes", "int8", "data")}
+    path = files.expanded(arguments.model)
+    if written.is_page(path) and not any(given.values()):
+        written.check(path)
+        return path
+    with quiet_tensorflow():
+        from keras_convmixer.deployment.demo import make_site
+    with quiet_native_code():
+        make_site(arguments.model, room, **given)
+    return room

@@ -14,8 +14,8 @@ def add_arguments(parser):
         "--format",
         choices=("saved_model", "tflite", "onnx", "openvino", "web"),
         default="saved_model",
-        help="onnx and openvino need the extra of that name; web is TFLite with a page around it that classifies in a "
-        "browser (default: saved_model)",
+        help="onnx and openvino need the extra of that name; web is TFLite in a page that classifies in a browser "
+        "(default: saved_model)",
     )
     parser.add_argument(
         "--quantize",
@@ -61,4 +61,6 @@ def run(arguments):
         license=arguments.license,
     )
     print(report.as_json() if arguments.json else report.as_table())
+    if arguments.format == "web" and not arguments.json:
+        print(f"{'page':<16} {arguments.out}/index.html, for any web server; or: convmixer demo {arguments.out}")
     return 0

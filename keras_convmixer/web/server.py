@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from keras_convmixer.errors import UserError, one_line
-from keras_convmixer.web.site import INDEX
+from keras_convmixer.web.written import INDEX
 
 # Before the system's own, which on Windows are what other programs made of them.
 TYPES = {
@@ -57,11 +57,11 @@ def serving(folder: Path, host: str = "127.0.0.1", port: int = 8000) -> Iterator
     Raises:
         ValueError: the port is in use or none, or the host is none of this machine's.
     """
+    if not 0 <= port < 2**16:  # which the system might take for another
+        raise UserError(f"port must be from 0 to 65535, got {port}")
     served = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     try:
         server = _Server(served, host, port)
-    except OverflowError:
-        raise UserError(f"port must be from 0 to 65535, got {port}") from None
     except OSError as error:
         raise UserError(_why_not(error, host, port)) from None
     with server:

@@ -3,8 +3,8 @@
 index.html, page.js, page.css, worker.js, icon.svg   the page, made of the folder web/ of the repository
 wasm/                LiteRT.js, which runs the model: a visit downloads one of its two builds
 page.json            the model's name, its files, and what the page says of it
-class_weights.bin    what the head weighs the last block's map by, `(classes, channels)` in little-endian float32, for
-                     class activation maps. Absent where no Keras model was at hand
+class_weights.bin    what the head weighs the last block's map by, for class activation maps: `(classes, channels)`
+                     in little-endian float32. Absent where no Keras model was at hand
 """
 
 import json
@@ -21,8 +21,9 @@ from keras_convmixer.bundles import Bundle
 from keras_convmixer.errors import UserError
 from keras_convmixer.exported import companions
 from keras_convmixer.parts import architecture, parts
+from keras_convmixer.web.written import ABOUT, read_json
 
-INDEX, ABOUT, CLASS_WEIGHTS = "index.html", "page.json", "class_weights.bin"
+CLASS_WEIGHTS = "class_weights.bin"
 # what TFLite's numbers are called, the most exact first
 NUMBERS = {"none": "float32", "float16": "float16", "dynamic": "dynamic", "int8": "int8"}
 
@@ -68,19 +69,6 @@ def write(folder: str | os.PathLike, bundle, name: str) -> None:
     files.write_text(folder / ABOUT, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
 
 
-def is_site(folder: Path) -> bool:
-    """Whether a folder is one that `write` filled."""
-    return (folder / INDEX).is_file() and (folder / ABOUT).is_file()
-
-
-def form_files(folder: Path) -> list[str]:
-    """The names of the model's files in the `page.json` that `write` left. Raises ValueError where it did not."""
-    try:
-        return [form["file"] for form in _read_json(folder / ABOUT)["forms"]]
-    except (KeyError, TypeError):
-        raise UserError(f"{folder / ABOUT} is not what export writes: export it again") from None
-
-
 def _forms(folder):
     """The TFLite files of a folder, the most exact first."""
     forms = []
@@ -93,7 +81,7 @@ def _forms(folder):
 
 def _reported(path):
     """What the report beside a TFLite file says of its numbers and of its agreement with the Keras model."""
-    report = _read_json(path)
+    report = read_json(path)
     got = report.get("comparison") or {}
     if not {"agreement", "images"} <= got.keys():
         return report.get("quantize"), ""
@@ -118,21 +106,12 @@ def _card(bundle, forms: Sequence[Form]):
                 f"{sizes['patch_size']}",
             )
         ]
-        metrics = _read_json(bundle.path / "metrics.json") if bundle.path else {}
+        metrics = read_json(bundle.path / "metrics.json") if bundle.path else {}
         if {"top1", "images", "split"} <= metrics.keys():
             rows.append(("Accuracy", f"{metrics['top1']:.2%} of {metrics['images']:,} images ({metrics['split']})"))
     for form in forms:
         rows.append((form.numbers, ", ".join(filter(None, (f"{form.bytes / 1e6:.2f} MB", form.said)))))
     return rows
-
-
-def _read_json(path):
-    """A JSON object in a file of ours; {} where there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _page_files(page, below=""):

@@ -4,8 +4,10 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -180,8 +182,8 @@ def pictures(tmp_path):
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest"])
-def test_pixels_are_those_of_python(browser, pictures, interpolation):
-    browser.open(at="about:blank", wait=False)
+def test_pixels_are_those_of_python(browser, url, pictures, interpolation):
+    browser.open(at=url)
     for size, crop in (((64, 96), 0.9), ((500, 375), 1.0)):
         asked = {"height": size[0], "width": size[1], "crop": crop, "interpolation": interpolation}
         for path in pictures:
@@ -221,6 +223,20 @@ def test_no_trouble_ends_it(browser, url, digit, tmp_path):
     own_origin(browser.choose(file=digit(2)), url)
 
 
+def test_the_camera_is_classified_until_it_is_stopped(browser, url):
+    shown, wait = "Number(document.body.dataset.shown ?? 0)", "await new Promise((done) => setTimeout(done, 500));"
+    browser.open(at=url, camera="there")
+    for _ in range(2):
+        assert browser.press(name="Camera")["problem"] == ""
+        browser.evaluate(
+            script=f"(async () => {{ for (const end = {shown} + 3; {shown} < end; ) {{ {wait} }} }})()"
+        )
+        browser.evaluate(script=f"(async () => {{ document.getElementById('camera').click(); {wait}{wait} }})()")
+        stopped = browser.evaluate(script=f"[{shown}, document.querySelector('video').hidden]")["value"]
+        browser.evaluate(script=f"(async () => {{ {wait} }})()")
+        assert browser.evaluate(script=f"[{shown}, true]")["value"] == stopped
+
+
 @pytest.mark.parametrize(
     "harm, problem",
     [
@@ -250,7 +266,7 @@ def test_a_browser_without_simd_is_told(browser, url):
 
 def test_any_web_server_can_host_it(browser, folder, digit):
     """One that sends no header of ours: the page then has one thread."""
-    command = ["python", "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as host:
@@ -260,6 +276,26 @@ def test_any_web_server_can_host_it(browser, folder, digit):
         assert opened["downloaded"] < MOST
         own_origin(agree(browser, DIGITS, [digit(4)]), url)
         host.terminate()
+
+
+def test_the_lines_in_the_documentation_say_what_predict_says(browser, folder, digit, tmp_path):
+    (lines,) = re.findall(r"```js\n(.+?)```", (ROOT / "docs" / "browser.md").read_text(encoding="utf-8"), re.DOTALL)
+    (content,) = decode.evaluation_image(
+        tf.constant(digit(6).read_bytes()), Preprocessing((8, 8), 1.0, "bilinear")
+    )[None]
+    given = (
+        f"const [height, width] = [8, 8];\nconst pixels = Float32Array.from({content.numpy().ravel().tolist()});\n"
+    )
+    shutil.copytree(folder, tmp_path / "page")
+    shutil.copytree(ROOT / "web/node_modules/@litertjs/core/wasm", tmp_path / "page" / "wasm", dirs_exist_ok=True)
+    (tmp_path / "page" / "lines.html").write_text('<body><script type="module" src="lines.js"></script>')
+    (ROOT / "web" / "node_modules" / ".lines.js").write_text(given + lines)
+    bundled = ["npx", "esbuild", "node_modules/.lines.js", "--bundle", "--format=esm", "--target=es2022"]
+    subprocess.run(
+        [*bundled, f"--outfile={tmp_path}/page/lines.js"], cwd=ROOT / "web", check=True, capture_output=True
+    )
+    with served(tmp_path / "page") as url:
+        assert browser.logged(at=f"{url}lines.html")["text"] == "6"
 
 
 def test_a_keyboard_and_a_phone_are_enough(browser, url, digit):

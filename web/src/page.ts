@@ -5,6 +5,8 @@ import type { Classified, ClassMap, Device, Form, Input, Reply, Request, Site } 
 const TOP = 5;
 /** A picture of fewer columns is shown in squares, and not blurred. */
 const COARSE = 64;
+/** How dark the map makes what says least of the class, of 255. */
+const SHADE = 215;
 /** A module of one SIMD instruction, by which a browser that has none is told. */
 const SIMD = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
@@ -60,8 +62,9 @@ async function start(): Promise<void> {
   const lacking = whatIsLacking();
   if (lacking) throw new Error(lacking);
   [site, input] = await Promise.all([read("page.json"), read("input.json")]);
-  labels = ((await read("labels.txt", "text")) as string).replace(/\n$/, "").split("\n");
+  labels = ((await read("labels.txt", "text")) as string).replace(/\r?\n$/, "").split(/\r?\n/);
   at("name").textContent = document.title = site.name;
+  at("stage").style.aspectRatio = `${input.width} / ${input.height}`;
   showCard();
   [form] = site.forms;
   const forms = site.forms.map((one) => [one.numbers, one === form] as const);
@@ -135,7 +138,10 @@ function hear(reply: Reply): void {
 }
 
 function failed(of: Request["kind"], message: string): void {
-  if (of === "classify") stopCamera();
+  if (of === "classify") {
+    stopCamera();
+    picture = undefined; // It would fail again with another form.
+  }
   say(of === "load" ? "There is no model." : "");
   complain(message);
   measureButton.disabled = !isLoaded || lastId === 0;
@@ -176,8 +182,8 @@ function show(reply: Classified): void {
   showSpeed(reply.running);
   at("preparing").textContent = milliseconds(reply.preparing);
   mapButton.disabled = measureButton.disabled = false;
-  overlay.hidden = true;
   if (mapButton.getAttribute("aria-pressed") === "true") askForMap();
+  else overlay.hidden = true;
   if (stream) nextFrame();
   else say(`${labels[likeliest]}, ${percent(reply.probabilities[likeliest])}.`);
   tell("shown");
@@ -269,13 +275,13 @@ function askForMap(): void {
 function drawMap({ width, height, values }: ClassMap): void {
   if (mapButton.getAttribute("aria-pressed") !== "true") return;
   const image = new ImageData(width, height);
-  values.forEach((value, i) => image.data.set([255, 96 + 150 * value, 0, 230 * value], 4 * i));
+  values.forEach((value, i) => image.data.set([0, 0, 0, SHADE * (1 - value)], 4 * i));
   overlay.width = width;
   overlay.height = height;
   overlay.getContext("2d")!.putImageData(image, 0, 0);
   overlay.hidden = false;
   tell("mapped");
-  if (!stream) say(`Lit up is what speaks for ${labels[likeliest]}.`);
+  if (!stream) say(`Bright is what speaks most for ${labels[likeliest]}.`);
 }
 
 // Words and numbers.

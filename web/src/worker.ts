@@ -209,7 +209,7 @@ async function shown(picture: ImageBitmap, input: Input): Promise<ImageBitmap> {
 
 /**
  * A class activation map (Zhou et al. 2016, arXiv 1512.04150): the last block's map, its channels weighted as the head
- * weighs them for the class. What speaks against the class is 0, and the most that speaks for it is 1.
+ * weighs them for the class, from 0 where the least speaks for it to 1 where the most does.
  */
 async function classMap(file: string, place: number): Promise<ClassMap> {
   if (!features) throw new Failure("Classify a picture first");
@@ -223,10 +223,11 @@ async function classMap(file: string, place: number): Promise<ClassMap> {
   for (let i = 0; i < map.length; i++) {
     let sum = 0;
     for (let channel = 0; channel < channels; channel++) sum += own[channel] * values[i * channels + channel];
-    map[i] = Math.max(0, sum);
+    map[i] = sum;
   }
-  const most = map.reduce((a, b) => Math.max(a, b), 0);
-  return { width, height, values: most > 0 ? map.map((value) => value / most) : map };
+  const least = map.reduce((a, b) => Math.min(a, b));
+  const range = map.reduce((a, b) => Math.max(a, b)) - least;
+  return { width, height, values: map.map((value) => (range > 0 ? (value - least) / range : 0)) };
 }
 
 async function measure(): Promise<void> {

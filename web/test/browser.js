@@ -6,7 +6,9 @@ import { build } from "esbuild";
 import { chromium } from "playwright-core";
 
 const [executablePath, url, ...more] = process.argv.slice(2);
-const args = ["--no-sandbox", "--disable-dev-shm-usage", ...more];
+// A camera that shows a moving picture, which every page may use.
+const camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
+const args = ["--no-sandbox", "--disable-dev-shm-usage", ...camera, ...more];
 const browser = await chromium.launch({ executablePath, args });
 let page;
 let requests;
@@ -95,6 +97,15 @@ const steps = {
       return btoa(Array.from(image, (value) => String.fromCharCode(value)).join(""));
     })()`;
     return { value: await page.evaluate(make) };
+  },
+  /** The first line that a page logs. */
+  async logged({ at }) {
+    const other = await browser.newPage();
+    const said = other.waitForEvent("console", (message) => message.type() === "log");
+    await other.goto(at);
+    const text = (await said).text();
+    await other.close();
+    return { text };
   },
   async evaluate({ script }) {
     return { value: await page.evaluate(script) };

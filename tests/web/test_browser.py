@@ -206,11 +206,20 @@ def test_another_form_is_taken_and_the_picture_stays(browser, url, digit):
     own_origin(browser.press(name="Activation map"), url)
 
 
+@pytest.mark.parametrize("by", ["drop", "paste"])
+def test_a_picture_may_be_dropped_and_pasted(browser, url, digit, by):
+    browser.open(at=url)
+    assert browser.give(by=by)["problem"] == "There is no picture in that."
+    given = browser.give(by=by, name="digit.png", type="image/png", path=digit(7))
+    assert given["problem"] == ""
+    assert given["classes"][0][0] == "7"
+
+
 def test_no_trouble_ends_it(browser, url, digit, tmp_path):
     browser.open(at=url)
     refused = browser.press(name="Camera")
     assert refused["problem"] == "The camera was not allowed. Pictures can be dropped, pasted or chosen."
-    dropped = browser.drop(name="notes.txt", type="text/plain", content="no picture")
+    dropped = browser.give(name="notes.txt", type="text/plain", content="no picture")
     assert dropped["problem"] == "notes.txt is no picture that this browser can read"
     (tmp_path / "cut.png").write_bytes(digit(1).read_bytes()[:200])
     assert browser.choose(file=tmp_path / "cut.png")["problem"].startswith("cut.png is no picture")

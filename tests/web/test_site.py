@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from keras_convmixer.cli import main
+from keras_convmixer.deployment.demo import make_site
 from keras_convmixer.deployment.export import export
 from keras_convmixer.errors import UserError
 from keras_convmixer.web import server, site
@@ -117,6 +118,27 @@ def without(folder, name, to):
         if path.is_file() and path.name != name:
             os.link(path, to / path.name)
     return to
+
+
+@pytest.mark.parametrize("int8", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_demo_needs_no_export_before(int8, bundle, tmp_path):
+    make_site(bundle.path, tmp_path, int8=int8)
+    expected = ("model", "model_int8") if int8 else ("model",)
+    forms = {f"{name}{suffix}" for name in expected for suffix in (".tflite", ".tflite.json")}
+    assert names(tmp_path) == PAGE | WASM | MODEL | forms
+    about = json.loads((tmp_path / "page.json").read_text())
+    assert (about["name"], len(about["forms"])) == (bundle.path.name, len(expected))
+
+
+def test_a_file_that_was_exported_before_is_enough(tmp_path):
+    """What it takes stands in the file itself; a class activation map it cannot give."""
+    shutil.copy(ROOT / "saved_models" / "digits" / "model_int8.tflite", tmp_path)
+    (tmp_path / "page").mkdir()
+    make_site(tmp_path / "model_int8.tflite", tmp_path / "page")
+    assert names(tmp_path / "page") == PAGE | WASM | (MODEL - {"class_weights.bin"}) | {"model_int8.tflite"}
+    about = json.loads((tmp_path / "page" / "page.json").read_text())
+    assert about["class_weights"] is None
+    assert (tmp_path / "page" / "labels.txt").read_text().split() == list("0123456789")
 
 
 def test_a_demo_of_what_cannot_be_shown_is_one_line(folder, bundle, tmp_path, capsys, monkeypatch):

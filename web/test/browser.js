@@ -49,17 +49,21 @@ const steps = {
   async choose({ file }) {
     return afterAnswer(() => page.locator("#file").setInputFiles(file));
   },
-  async drop({ name, type, content }) {
-    return afterAnswer(() =>
-      page.evaluate(
-        ({ name, type, content }) => {
-          const dataTransfer = new DataTransfer();
-          dataTransfer.items.add(new File([content], name, { type }));
-          document.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
-        },
-        { name, type, content },
-      ),
-    );
+  /** Drops a file on the page, or pastes one. content: text, or path: a file's. */
+  async give({ by = "drop", name, type, content = "", path }) {
+    const bytes = path ? (await readFile(path)).toString("base64") : Buffer.from(content).toString("base64");
+    const give = ({ by, name, type, bytes }) => {
+      const dataTransfer = new DataTransfer();
+      const content = Uint8Array.from(atob(bytes), (character) => character.charCodeAt(0));
+      if (name) dataTransfer.items.add(new File([content], name, { type }));
+      const options = { bubbles: true, cancelable: true };
+      document.dispatchEvent(
+        by === "drop"
+          ? new DragEvent("drop", { dataTransfer, ...options })
+          : new ClipboardEvent("paste", { clipboardData: dataTransfer, ...options }),
+      );
+    };
+    return afterAnswer(() => page.evaluate(give, { by, name, type, bytes }));
   },
   async press({ name }) {
     return afterAnswer(() => page.getByRole("button", { name }).click());

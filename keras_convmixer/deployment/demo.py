@@ -42,11 +42,11 @@ def make_site(
                 f"{path} has neither model.keras nor a .tflite file, which is what a browser runs: "
                 "convmixer export MODEL --format web --out DIR writes one"
             )
-        return _around(found, room, path.resolve().name if is_exported else path.stem, classes)
-    bundle = bundles.load(model, classes)
-    for quantize in ("none", "int8") if int8 else ("none",):
-        export(bundle, room, format="web", quantize=quantize, data=data, compare=False)
-    return None
+        _around(found, room, path.resolve().name if is_exported else path.stem, classes)
+    else:
+        bundle = bundles.load(model, classes)
+        for quantize in ("none", "int8") if int8 else ("none",):
+            export(bundle, room, format="web", quantize=quantize, data=data, compare=False)
 
 
 def _around(exported, room, name, classes):

@@ -215,6 +215,14 @@ def test_a_picture_may_be_dropped_and_pasted(browser, url, digit, by):
     assert given["classes"][0][0] == "7"
 
 
+def test_what_a_canvas_forgets_is_said(browser, url, tmp_path):
+    Image.new("RGBA", (20, 20), (200, 200, 200, 0)).save(tmp_path / "glass.png")
+    Image.new("RGBA", (20, 20), (200, 200, 200, 255)).save(tmp_path / "full.png")
+    browser.open(at=url)
+    assert "transparent parts count as black" in browser.choose(file=tmp_path / "glass.png")["status"]
+    assert "transparent" not in browser.choose(file=tmp_path / "full.png")["status"]
+
+
 def test_no_trouble_ends_it(browser, url, digit, tmp_path):
     browser.open(at=url)
     refused = browser.press(name="Camera")

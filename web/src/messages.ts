@@ -45,6 +45,8 @@ export interface Classified {
   id: number;
   /** Of every class, in the order of the labels. */
   probabilities: Float32Array;
+  /** Whether parts of the picture are transparent, which count as black. */
+  transparent: boolean;
   /** What the model looked at, to be shown. */
   view: ImageBitmap;
   /** How long it took to decode and resize the picture, and to run the model. */

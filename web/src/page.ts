@@ -7,6 +7,7 @@ const TOP = 5;
 const COARSE = 64;
 /** How dark the map makes what says least of the class, of 255. */
 const SHADE = 215;
+const TRANSPARENT = " The picture's transparent parts count as black.";
 /** A module of one SIMD instruction, by which a browser that has none is told. */
 const SIMD = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
@@ -32,7 +33,8 @@ let stream: MediaStream | undefined;
 /** The picture that was last given, to be classified again with another form. */
 let picture: Blob | undefined;
 let lastId = 0;
-let likeliest = 0;
+/** The likeliest class of the picture that is shown; before there is one, -1. */
+let likeliest = -1;
 
 function say(text: string): void {
   at("status").textContent = text;
@@ -144,7 +146,7 @@ function failed(of: Request["kind"], message: string): void {
   }
   say(of === "load" ? "There is no model." : "");
   complain(message);
-  measureButton.disabled = !isLoaded || lastId === 0;
+  measureButton.disabled = !isLoaded || likeliest < 0;
   if (of === "load" && site.forms.length > 1) at("problem").append(" Another form of it can be chosen below.");
 }
 
@@ -185,7 +187,7 @@ function show(reply: Classified): void {
   if (mapButton.getAttribute("aria-pressed") === "true") askForMap();
   else overlay.hidden = true;
   if (stream) nextFrame();
-  else say(`${labels[likeliest]}, ${percent(reply.probabilities[likeliest])}.`);
+  else say(`${labels[likeliest]}, ${percent(reply.probabilities[likeliest])}.${reply.transparent ? TRANSPARENT : ""}`);
   tell("shown");
 }
 
@@ -241,7 +243,7 @@ function whyNoCamera(error: unknown): string {
 
 function stopCamera(): void {
   stream?.getTracks().forEach((track) => track.stop());
-  if (stream) view.hidden = lastId === 0;
+  view.hidden = likeliest < 0;
   stream = undefined;
   video.srcObject = null;
   video.hidden = true;
@@ -254,8 +256,12 @@ function nextFrame(): void {
   requestAnimationFrame(async () => {
     if (!stream || !isLoaded) return;
     if (video.readyState < video.HAVE_CURRENT_DATA) return nextFrame();
-    const frame = await createImageBitmap(video);
-    ask({ kind: "classify", id: ++lastId, picture: frame }, [frame]);
+    try {
+      const frame = await createImageBitmap(video);
+      ask({ kind: "classify", id: ++lastId, picture: frame }, [frame]);
+    } catch {
+      failed("classify", "The camera's picture cannot be read.");
+    }
   });
 }
 

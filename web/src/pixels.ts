@@ -40,8 +40,15 @@ export function cropOf(height: number, width: number, input: Input): Crop {
   return { resized, offset: [halfToEven((resized[0] - input.height) / 2), halfToEven((resized[1] - input.width) / 2)] };
 }
 
-/** The model's image of a picture: red, green and blue of each pixel, row by row, whole numbers in 0 to 255. */
-export function modelImage(picture: ImageBitmap, input: Input): Float32Array {
+/** The model's image of a picture. */
+export interface ModelImage {
+  /** Red, green and blue of each pixel, row by row, whole numbers in 0 to 255. */
+  values: Float32Array;
+  /** Whether the picture has pixels of which nothing is to be seen: a canvas makes them black, whatever they were. */
+  transparent: boolean;
+}
+
+export function modelImage(picture: ImageBitmap, input: Input): ModelImage {
   const { resized, offset } = cropOf(picture.height, picture.width, input);
   const rows = spans(picture.height, resized[0], offset[0], input.height, input.interpolation);
   const columns = spans(picture.width, resized[1], offset[1], input.width, input.interpolation);
@@ -51,7 +58,9 @@ export function modelImage(picture: ImageBitmap, input: Input): Float32Array {
   // First the rows: each line of pixels is added to the lines of the result that it has a part in.
   const line = 3 * (right - left);
   const lines = new Float32Array(rows.length * line);
+  let transparent = false;
   for (const { top, height, pixels } of strips(picture, left, right)) {
+    transparent ||= isSomeTransparent(pixels);
     rows.forEach(({ start, weights }, row) => {
       const from = Math.max(start, top);
       const to = Math.min(start + weights.length, top + height);
@@ -62,7 +71,7 @@ export function modelImage(picture: ImageBitmap, input: Input): Float32Array {
   }
 
   // Then the columns.
-  const image = new Float32Array(3 * input.height * input.width);
+  const values = new Float32Array(3 * input.height * input.width);
   let place = 0;
   for (let row = 0; row < input.height; row++) {
     for (const { start, weights } of columns) {
@@ -70,11 +79,16 @@ export function modelImage(picture: ImageBitmap, input: Input): Float32Array {
         let at = row * line + 3 * (start - left) + channel;
         let sum = 0;
         for (let i = 0; i < weights.length; i++, at += 3) sum += lines[at] * weights[i];
-        image[place] = halfToEven(Math.min(Math.max(sum, 0), 255));
+        values[place] = halfToEven(Math.min(Math.max(sum, 0), 255));
       }
     }
   }
-  return image;
+  return { values, transparent };
+}
+
+function isSomeTransparent(pixels: Uint8ClampedArray): boolean {
+  for (let at = 3; at < pixels.length; at += 4) if (pixels[at] === 0) return true;
+  return false;
 }
 
 /** Adds a line of pixels, of which every fourth number is transparency, times a weight. */

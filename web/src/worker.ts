@@ -142,13 +142,14 @@ async function classify(id: number, picture: Blob | ImageBitmap): Promise<void> 
       const megapixels = ((bitmap.width * bitmap.height) / 1e6).toFixed(0);
       throw new Failure(`The picture has ${megapixels} megapixels; ${(MOST_PIXELS / 1e6).toFixed(0)} are the most`);
     }
-    lastImage = modelImage(bitmap, input);
+    const { values, transparent } = modelImage(bitmap, input);
+    lastImage = values;
     const between = performance.now();
     const probabilities = await run(lastImage);
     const running = performance.now() - between;
     const view = await shown(bitmap, input);
     port.postMessage(
-      { kind: "classified", id, probabilities, view, preparing: between - began, running },
+      { kind: "classified", id, probabilities, transparent, view, preparing: between - began, running },
       [probabilities.buffer as ArrayBuffer, view],
     );
   } finally {

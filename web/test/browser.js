@@ -97,7 +97,7 @@ const steps = {
       ${text}
       const bytes = Uint8Array.from(atob("${content}"), (c) => c.charCodeAt(0));
       const bitmap = await pixels.decoded(new Blob([bytes]));
-      const image = Uint8Array.from(pixels.modelImage(bitmap, ${JSON.stringify(input)}));
+      const image = Uint8Array.from(pixels.modelImage(bitmap, ${JSON.stringify(input)}).values);
       return btoa(Array.from(image, (value) => String.fromCharCode(value)).join(""));
     })()`;
     return { value: await page.evaluate(make) };

@@ -1,5 +1,7 @@
 /** What is on the page: pictures go to the worker, what it answers is shown. */
 
+import { Camera } from "./camera";
+import { classLine, definition, megabytes, milliseconds, offer, percent, seconds } from "./elements";
 import type { Classified, ClassMap, Device, Form, Input, Reply, Request, Site } from "./messages";
 
 const TOP = 5;
@@ -16,20 +18,22 @@ const SIMD = new Uint8Array([
 const at = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
 const view = at<HTMLCanvasElement>("view");
 const overlay = at<HTMLCanvasElement>("overlay");
-const video = at<HTMLVideoElement>("camera-view");
 const mapButton = at<HTMLButtonElement>("map");
 const cameraButton = at<HTMLButtonElement>("camera");
 const measureButton = at<HTMLButtonElement>("measure");
+const camera = new Camera(at("camera-view"), () => {
+  stopCamera();
+  complain("The camera is gone.");
+});
 
 let site: Site;
 let input: Input;
 let labels: string[];
 let form: Form;
-let device: Device = "wasm";
+let device: Device;
 
 let worker: Worker | undefined;
 let isLoaded = false;
-let stream: MediaStream | undefined;
 /** The picture that was last given, to be classified again with another form. */
 let picture: Blob | undefined;
 let lastId = 0;
@@ -67,15 +71,12 @@ async function start(): Promise<void> {
   labels = ((await read("labels.txt", "text")) as string).replace(/\r?\n$/, "").split(/\r?\n/);
   at("name").textContent = document.title = site.name;
   at("stage").style.aspectRatio = `${input.width} / ${input.height}`;
-  showCard();
-  [form] = site.forms;
-  const forms = site.forms.map((one) => [one.numbers, one === form] as const);
-  offer("forms", forms, (place) => load(site.forms[place], device));
-  load(form, device);
-  if (await hasGpu()) {
-    const devices = [["CPU", true], ["GPU", false]] as const;
-    offer("devices", devices, (place) => load(form, place ? "webgpu" : "wasm"));
-  }
+  at("card").replaceChildren(...site.card.map(definition));
+  const forms = site.forms.map((one) => one.numbers);
+  offer(at("forms"), forms, (place) => load(site.forms[place], device));
+  load(site.forms[0], "wasm");
+  const devices = (await hasGpu()) ? ["CPU", "GPU"] : ["CPU"];
+  offer(at("devices"), devices, (place) => load(form, place === 0 ? "wasm" : "webgpu"));
 }
 
 function whatIsLacking(): string {
@@ -125,7 +126,7 @@ function hear(reply: Reply): void {
     say(`Ready on ${where}, after ${seconds(reply.milliseconds)}.`);
     tell("ready");
     if (picture) classify(picture);
-    else if (stream) nextFrame();
+    else if (camera.isOn) void nextFrame();
   } else if (reply.kind === "classified") {
     show(reply);
   } else if (reply.kind === "mapped") {
@@ -180,89 +181,49 @@ function show(reply: Classified): void {
   view.classList.toggle("coarse", view.width < COARSE);
   view.setAttribute("aria-label", `The picture, as the model sees it: ${labels[likeliest]}`);
   at("invitation").hidden = true;
-  view.hidden = Boolean(stream);
+  view.hidden = camera.isOn;
   showSpeed(reply.running);
   at("preparing").textContent = milliseconds(reply.preparing);
   mapButton.disabled = measureButton.disabled = false;
   if (mapButton.getAttribute("aria-pressed") === "true") askForMap();
   else overlay.hidden = true;
-  if (stream) nextFrame();
+  if (camera.isOn) void nextFrame();
   else say(`${labels[likeliest]}, ${percent(reply.probabilities[likeliest])}.${reply.transparent ? TRANSPARENT : ""}`);
   tell("shown");
-}
-
-function classLine(label: string, probability: number): HTMLLIElement {
-  const line = document.createElement("li");
-  const name = document.createElement("span");
-  name.className = "name";
-  name.textContent = label;
-  const score = document.createElement("span");
-  score.className = "score";
-  score.textContent = percent(probability);
-  score.dataset.probability = String(probability);
-  const bar = document.createElement("progress");
-  bar.max = 1;
-  bar.value = probability;
-  bar.setAttribute("aria-hidden", "true");
-  line.append(name, score, bar);
-  return line;
 }
 
 // The camera.
 
 async function toggleCamera(): Promise<void> {
-  if (stream) return stopCamera();
+  if (camera.isOn) return stopCamera();
   try {
-    if (!navigator.mediaDevices) throw new DOMException("", "SecurityError");
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    await camera.start();
   } catch (error) {
-    return complain(whyNoCamera(error));
+    return complain((error as Error).message);
   }
   cameraButton.setAttribute("aria-pressed", "true");
   picture = undefined;
-  complain("");
-  stream.getVideoTracks()[0].onended = () => {
-    stopCamera();
-    complain("The camera is gone.");
-  };
-  video.srcObject = stream;
-  await video.play();
   view.hidden = at("invitation").hidden = true;
-  video.hidden = false;
+  complain("");
   say("The camera is on.");
-  if (isLoaded) nextFrame();
-}
-
-function whyNoCamera(error: unknown): string {
-  const name = error instanceof DOMException ? error.name : "";
-  if (name === "NotAllowedError") return "The camera was not allowed. Pictures can be dropped, pasted or chosen.";
-  if (name === "NotFoundError") return "There is no camera here. Pictures can be dropped, pasted or chosen.";
-  if (name === "SecurityError") return "A browser gives a camera only to pages served over https, or from localhost.";
-  return "The camera cannot be used: another program may have it.";
+  void nextFrame();
 }
 
 function stopCamera(): void {
-  stream?.getTracks().forEach((track) => track.stop());
-  view.hidden = likeliest < 0;
-  stream = undefined;
-  video.srcObject = null;
-  video.hidden = true;
-  at("invitation").hidden = !view.hidden;
+  camera.stop();
   cameraButton.setAttribute("aria-pressed", "false");
+  view.hidden = likeliest < 0;
+  at("invitation").hidden = !view.hidden;
 }
 
 /** Classifies what the camera sees now. The next one follows when this one is shown. */
-function nextFrame(): void {
-  requestAnimationFrame(async () => {
-    if (!stream || !isLoaded) return;
-    if (video.readyState < video.HAVE_CURRENT_DATA) return nextFrame();
-    try {
-      const frame = await createImageBitmap(video);
-      ask({ kind: "classify", id: ++lastId, picture: frame }, [frame]);
-    } catch {
-      failed("classify", "The camera's picture cannot be read.");
-    }
-  });
+async function nextFrame(): Promise<void> {
+  try {
+    const frame = await camera.frame();
+    if (frame && isLoaded) ask({ kind: "classify", id: ++lastId, picture: frame }, [frame]);
+  } catch {
+    failed("classify", "The camera's picture cannot be read.");
+  }
 }
 
 // The map.
@@ -287,59 +248,12 @@ function drawMap({ width, height, values }: ClassMap): void {
   overlay.getContext("2d")!.putImageData(image, 0, 0);
   overlay.hidden = false;
   tell("mapped");
-  if (!stream) say(`Bright is what speaks most for ${labels[likeliest]}.`);
-}
-
-// Words and numbers.
-
-function showCard(): void {
-  const rows = site.card.map(([term, text]) => {
-    const row = document.createElement("div");
-    const name = document.createElement("dt");
-    const value = document.createElement("dd");
-    name.textContent = term;
-    value.textContent = text;
-    row.append(name, value);
-    return row;
-  });
-  at("card").replaceChildren(...rows);
-}
-
-/** A choice of one, where there are several. */
-function offer(id: string, choices: readonly (readonly [string, boolean])[], choose: (place: number) => void): void {
-  const field = at<HTMLFieldSetElement>(id);
-  field.hidden = choices.length < 2;
-  choices.forEach(([name, checked], place) => {
-    const label = document.createElement("label");
-    const radio = document.createElement("input");
-    radio.type = "radio";
-    radio.name = id;
-    radio.checked = checked;
-    radio.addEventListener("change", () => choose(place));
-    label.append(radio, name);
-    field.append(label);
-  });
+  if (!camera.isOn) say(`Bright is what speaks most for ${labels[likeliest]}.`);
 }
 
 function showSpeed(running: number): void {
   at("latency").textContent = milliseconds(running);
   at("rate").textContent = (1000 / Math.max(running, 0.1)).toFixed(running > 100 ? 1 : 0);
-}
-
-function percent(fraction: number): string {
-  return `${(100 * fraction).toFixed(1)} %`;
-}
-
-function milliseconds(value: number): string {
-  return `${value.toFixed(value < 10 ? 1 : 0)} ms`;
-}
-
-function seconds(value: number): string {
-  return `${(value / 1000).toFixed(1)} s`;
-}
-
-function megabytes(bytes: number): string {
-  return `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
 // What the user does.

@@ -1,5 +1,6 @@
 # make test        virtual environment, install, lint, tests
 # make site        virtual environment, then the documentation's site, in site/
+# make web         the page that keras_convmixer/web serves, of its sources in web/ (needs Node 20 or newer)
 # make quickstart  virtual environment, install, then digits from training to a TFLite file
 #
 # PYTHON names the interpreter (3.11 to 3.13) that the virtual environment is made with.
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := quickstart/digits
 
-.PHONY: test lint site quickstart clean
+.PHONY: test lint site web quickstart clean
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -22,6 +23,9 @@ lint: $(VENV)/.test
 
 site: $(VENV)/.test
 	$(BIN)/mkdocs build --strict
+
+web:
+	cd web && npm ci && npm run check && npm run build
 
 quickstart: $(VENV)/.install
 	$(BIN)/convmixer train --recipe digits --workdir $(RUN)

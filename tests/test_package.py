@@ -82,3 +82,5 @@ def test_the_command_runs_from_a_wheel_outside_the_checkout(tmp_path):
     assert first.endswith("['cifar10', 'digits', 'finetune', 'imagenet'] 1000")
     assert any(line.startswith("convmixer_1536_20 ") for line in table)
     assert (tmp_path / "site" / "bin" / "convmixer").exists()
+    page = {path.relative_to(ROOT) for path in (ROOT / "keras_convmixer" / "web" / "page").rglob("*")}
+    assert all((tmp_path / "site" / path).exists() for path in page)

@@ -3,7 +3,7 @@
 from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
 from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP, MODEL_HELP
 
-SUMMARY = "write a SavedModel, TFLite, ONNX or OpenVINO file, and compare it with the model"
+SUMMARY = "write a SavedModel, TFLite, ONNX or OpenVINO file or a web page, and compare it with the model"
 EXAMPLE = "runs/d --format tflite --quantize int8 --out exported"
 
 
@@ -12,9 +12,10 @@ def add_arguments(parser):
     parser.add_argument("--classes", metavar="FILE", help=CLASSES_HELP)
     parser.add_argument(
         "--format",
-        choices=("saved_model", "tflite", "onnx", "openvino"),
+        choices=("saved_model", "tflite", "onnx", "openvino", "web"),
         default="saved_model",
-        help="onnx and openvino need the extra of that name (default: saved_model)",
+        help="onnx and openvino need the extra of that name; web is TFLite in a page that classifies in a browser "
+        "(default: saved_model)",
     )
     parser.add_argument(
         "--quantize",
@@ -60,4 +61,6 @@ def run(arguments):
         license=arguments.license,
     )
     print(report.as_json() if arguments.json else report.as_table())
+    if arguments.format == "web" and not arguments.json:
+        print(f"{'page':<16} {arguments.out}/index.html, for any web server; or: convmixer demo {arguments.out}")
     return 0

@@ -14,6 +14,7 @@ from keras_convmixer.cli import (
     benchmark,
     convert,
     data,
+    demo,
     evaluate,
     export,
     models,
@@ -28,7 +29,7 @@ from keras_convmixer.cli import (
 from keras_convmixer.errors import UserError, one_line
 
 SUBCOMMANDS = (
-    *(train, evaluate, data, recipe, predict, visualize, export, benchmark),
+    *(train, evaluate, data, recipe, predict, visualize, export, demo, benchmark),
     *(convert, average, models, sweep, runs, report),
 )
 # sysexits.h's EX_SOFTWARE

@@ -20,9 +20,11 @@ from keras_convmixer.errors import UserError
 from keras_convmixer.exported import companions, runtimes
 from keras_convmixer.inference.evaluation import open_data
 from keras_convmixer.machine import usable_cores
+from keras_convmixer.web import site
 
-# format → the name of what is written; TFLite's depends on the quantization.
+# format → the name of what is written; TFLite's depends on the quantization. The page of "web" runs a TFLite file.
 FORMATS = {"saved_model": "saved_model", "tflite": None, "onnx": "model.onnx", "openvino": "openvino"}
+WEB = "web"
 REPRESENTATIVE_IMAGES = 200
 FILE_IMAGES = 32
 NOT_STATED = "not stated"
@@ -44,7 +46,7 @@ class _Choice:
 
     def __post_init__(self):
         if self.format not in FORMATS:
-            raise UserError(f"unknown format {self.format!r}; known: {', '.join(FORMATS)}")
+            raise UserError(f"unknown format {self.format!r}; known: {', '.join([*FORMATS, WEB])}")
         if self.quantize not in tflite.FILE_NAMES:
             raise UserError(f"unknown quantize {self.quantize!r}; known: {', '.join(tflite.FILE_NAMES)}")
         if self.quantize != "none" and self.format != "tflite":
@@ -100,8 +102,10 @@ def export(
     Args:
         model, classes: what `load` takes: a folder, a name, a `keras.Model` with its class names...
         out: the folder to write into: `saved_model/`, `model.tflite`, `model_int8.tflite`, `model.onnx` and so on.
-        format: "saved_model", "tflite", or with the extra of that name "onnx" or "openvino".
-        quantize: "none", "float16", "dynamic" or "int8"; for TFLite only.
+        format: "saved_model", "tflite", or with the extra of that name "onnx" or "openvino"; "web" is a TFLite file
+            with `features` and around it the page that classifies with it in a browser, see `web.site`. The page
+            offers all `.tflite` files of the folder.
+        quantize: "none", "float16", "dynamic" or "int8"; for TFLite and the page only.
         data: what `--data` takes, or a folder or an archive of photographs without classes. Default: the data the
             model was trained on. The comparison is on its held-out images, or on all if none are held out; 200
             training images, where there are any, set int8's ranges.
@@ -121,6 +125,8 @@ def export(
             differs by more than the tolerance (`comparison.Disagreement`). ImportError: the format's extra is not
             installed. Nothing new is left then, and what stood under its name before still does.
     """
+    is_page = format == WEB
+    format, features = ("tflite", True) if is_page else (format, features)
     choice = _Choice(format, quantize, input_type, logits, features, split, author, license, threads)
     if images < 1:
         raise UserError(f"images must be at least 1, got {images}")
@@ -128,7 +134,14 @@ def export(
     held_out = training = None
     if compare or quantize == "int8":
         held_out, training = _images(bundle, data, images, allow_corrupt)
-    return _export(bundle, Path(out), choice, held_out if compare else None, training, tolerance)
+    report = _export(bundle, Path(out), choice, held_out if compare else None, training, tolerance)
+    if is_page:
+        site.write(out, bundle, _name(bundle))
+    return report
+
+
+def _name(bundle):
+    return bundle.path.resolve().name if bundle.path else bundle.model.name
 
 
 def _images(bundle, data, count, allow_corrupt):
@@ -155,8 +168,7 @@ def _export(bundle, out, choice, held_out, training, tolerance):
                 one.check(tolerance, f"{path.name}{name}")
             report = dataclasses.replace(report, comparison=found[""])
         if choice.format == "tflite":
-            name = bundle.path.name if bundle.path else bundle.model.name
-            card = lite_metadata.Card(name, report.description(bundle), choice.author, choice.license)
+            card = lite_metadata.Card(_name(bundle), report.description(bundle), choice.author, choice.license)
             temporary.write_bytes(lite_metadata.described(temporary.read_bytes(), card, beside))
         size = sum(file.stat().st_size for file in [temporary, *temporary.rglob("*")] if file.is_file())
     report = dataclasses.replace(report, size=size)

@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from keras_convmixer import files
 from keras_convmixer.errors import UserError
-from keras_convmixer.training.hosts import Hosts
+from keras_convmixer.training.hosts import ALONE
 
 FOLDER = "checkpoints"
 # Processes that train together look so often whether one of them was told to stop: each look waits for the others.
@@ -153,7 +153,7 @@ class Checkpoints(keras.callbacks.Callback):
         hosts: the `Hosts` that train together, of which the first reads and writes.
     """
 
-    def __init__(self, folder, average, settings, source, save_model, interruption, hosts=Hosts()):
+    def __init__(self, folder, average, settings, source, save_model, interruption, hosts=ALONE):
         super().__init__()
         self.folder, self.table = Path(folder), Path(folder) / "history.csv"
         self.average, self.settings, self.source = average, settings, source

@@ -22,7 +22,7 @@ def header(workdir, recipe, bundle, source, hardware, precision, frozen, start, 
     """
     training = recipe.training
     said = {
-        "devices": f"{', '.join(hardware.names)}{f' in each of {hosts.count} processes' if hosts.count > 1 else ''}",
+        "devices": ", ".join(hardware.names) + (f" in each of {hosts.count} processes" if hosts.count > 1 else ""),
         "processor": f"{processor()}, {usable_cores()} cores for this process",
         "precision": precision,
         "model": _model(bundle, frozen),

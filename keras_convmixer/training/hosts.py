@@ -1,8 +1,8 @@
 """One training on several processes, each with its own devices, on JAX's distributed runtime.
 
 Each process reads its own share of every batch, computes its share of the step and holds the whole model; BatchNorm
-and the gradient are those of the whole batch. Process 0 alone reads and writes the run's folder and tells the others
-what is in it, so that they need not see the same file system, and none can take a stale file for the newest.
+and the gradient are those of the whole batch. Process 0 alone reads and writes the run's folder, and tells the
+others what is in it: they need not see the same file system, and none can take a stale file for the newest.
 """
 
 import contextlib
@@ -140,6 +140,9 @@ class Hosts:
         return b"".join(broadcast_one_to_all(own[i : i + _PIECE]).tobytes() for i in range(0, size, _PIECE))
 
 
+ALONE = Hosts()
+
+
 class SharedInterruption(Interruption):
     """An `Interruption` that all processes obey after the same step, whichever of them was told to stop."""
 
@@ -165,7 +168,7 @@ class SharedInterruption(Interruption):
 def here():
     """The `Hosts` of this process: of one, unless Keras runs on JAX and JAX's distributed runtime was started."""
     if keras.backend.backend() != "jax":
-        return Hosts()
+        return ALONE
     import jax
 
     return Hosts(jax.process_index(), jax.process_count())
@@ -193,7 +196,7 @@ def joined(coordinator=None, count=None, index=None, *, seconds=JOIN_SECONDS):
     """
     coordinator, count, index = _checked(coordinator, count, index)
     if count == 1:
-        yield Hosts()
+        yield ALONE
         return
     if coordinator and index:
         _reach(coordinator, seconds)
@@ -218,8 +221,8 @@ def leave():
 def _checked(coordinator, count, index):
     if keras.backend.backend() != "jax":
         raise UserError(
-            f"several processes train on JAX alone, and this is {keras.backend.backend()}: add --backend jax, or set "
-            "KERAS_BACKEND=jax"
+            f"several processes train on JAX alone, and this is {keras.backend.backend()}: add --backend jax, "
+            "or set KERAS_BACKEND=jax"
         )
     given = (os.environ.get(f"KERAS_DISTRIBUTION_{name}") for name in _SETTINGS)
     addresses, processes, number = given

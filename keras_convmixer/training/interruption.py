@@ -25,7 +25,7 @@ class Interruption:
         return self._number is not None
 
     def agree(self):
-        """Called every few steps: where several processes train, they see to it that all are asked (see `hosts`)."""
+        """Called every few steps: where several processes train, they agree on it here (see `hosts`)."""
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():

@@ -12,7 +12,7 @@ from keras_convmixer.inference.evaluation_report import Evaluation
 
 
 class SharedMeter:
-    """What `inference.meter.Meter` is, on several processes: each reads and classifies its share on its own devices.
+    """What `inference.meter.Meter` is, on several processes: each classifies its share on its own devices.
 
     They come together once, when all are done, with as many places for logits each: so that none waits for another
     in between, however many of its images cannot be read. Every process gets the same `Evaluation`.

@@ -13,7 +13,7 @@ from keras_convmixer.data.unreadable import Unreadable
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation_report import Evaluation
 from keras_convmixer.inference.meter import Meter
-from keras_convmixer.training.hosts import Hosts
+from keras_convmixer.training.hosts import ALONE
 from keras_convmixer.training.shared_meter import SharedMeter
 
 # So many images tell how patches are distributed.
@@ -34,7 +34,7 @@ class RecipeData:
 
     starts_at_steps = True
 
-    def __init__(self, recipe, hosts=Hosts()):
+    def __init__(self, recipe, hosts=ALONE):
         self.recipe, self.hosts = recipe, hosts
         data = recipe.data
         self.dataset = datasets.open_dataset(

@@ -46,11 +46,10 @@ def choose_backend(name):
     """
     if name == "jax" and importlib.util.find_spec("jax") is None:
         raise ImportError('--backend jax needs jax: python -m pip install "keras_convmixer[jax]"')
-    if not name:
-        return
-    os.environ["KERAS_BACKEND"] = name
-    if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
+    if name and "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
         raise UserError(f"Keras has started with another backend than {name}: take a new process")
+    if name:
+        os.environ["KERAS_BACKEND"] = name
 
 
 def asked_for(arguments):
@@ -121,6 +120,8 @@ def launch(arguments):
         raise UserError(f"--processes must be at least 1, not {count}")
     if any(value is not None for value in (arguments.coordinator, arguments.num_processes, arguments.process_id)):
         raise UserError("--processes starts all of them: leave --coordinator, --num-processes and --process-id out")
+    if (arguments.backend or os.environ.get("KERAS_BACKEND")) != "jax":
+        raise UserError("several processes train on JAX alone: add --backend jax")
     gpus = _gpus()
     if 0 < gpus < count:
         raise UserError(f"--processes {count} needs as many GPUs, one each, and there are {gpus}")

@@ -11,7 +11,9 @@ import hashlib
 import json
 import os
 import re
+import signal
 import socket
+import sys
 import time
 
 import keras
@@ -156,6 +158,8 @@ class SharedInterruption(Interruption):
 
     def agree(self):
         number = int(self._hosts.gathered(np.int32(self._number or 0)).max())
+        if number and self._number is None:
+            print(f"{signal.Signals(number).name} in another process: ending with it", file=sys.stderr, flush=True)
         if number:
             self._number, self._agreed = number, True
 
@@ -180,7 +184,7 @@ def in_environment():
 
 
 @contextlib.contextmanager
-def joined(coordinator=None, count=None, index=None, *, seconds=JOIN_SECONDS):
+def joined(coordinator=None, count=None, index=None, *, seconds=None):
     """A context in which this process is one of several. It gives their `Hosts`.
 
     To be entered before JAX computes anything. What is None is taken from KERAS_DISTRIBUTION_JOB_ADDRESSES,
@@ -188,13 +192,14 @@ def joined(coordinator=None, count=None, index=None, *, seconds=JOIN_SECONDS):
 
     Args:
         coordinator: host:port of process 0. count: how many there are. index: which one this is, from 0.
-        seconds: how long to wait for the others.
+        seconds: how long to wait for the others. Default: `JOIN_SECONDS`.
 
     Raises:
         UserError: these cannot be, or Keras's backend is not JAX, or process 0 does not answer.
         LostError: another process has ended while this one still trained.
     """
     coordinator, count, index = _checked(coordinator, count, index)
+    seconds = JOIN_SECONDS if seconds is None else seconds
     if count == 1:
         yield ALONE
         return

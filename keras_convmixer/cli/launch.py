@@ -44,12 +44,16 @@ def choose_backend(name):
     Raises:
         UserError: it has started with another one. ImportError: JAX is not installed.
     """
-    if name == "jax" and importlib.util.find_spec("jax") is None:
-        raise ImportError('--backend jax needs jax: python -m pip install "keras_convmixer[jax]"')
+    _check_installed(name)
     if name and "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
         raise UserError(f"Keras has started with another backend than {name}: take a new process")
     if name:
         os.environ["KERAS_BACKEND"] = name
+
+
+def _check_installed(name):
+    if name == "jax" and importlib.util.find_spec("jax") is None:
+        raise ImportError('--backend jax needs jax: python -m pip install "keras_convmixer[jax]"')
 
 
 def asked_for(arguments):
@@ -122,6 +126,7 @@ def launch(arguments):
         raise UserError("--processes starts all of them: leave --coordinator, --num-processes and --process-id out")
     if (arguments.backend or os.environ.get("KERAS_BACKEND")) != "jax":
         raise UserError("several processes train on JAX alone: add --backend jax")
+    _check_installed("jax")
     gpus = _gpus()
     if 0 < gpus < count:
         raise UserError(f"--processes {count} needs as many GPUs, one each, and there are {gpus}")
@@ -177,17 +182,14 @@ def _waited_for(running, logs):
         while any(process.poll() is None for process in running) and time.monotonic() < deadline:
             time.sleep(0.05)
     finally:
+        codes = [process.poll() for process in running]  # None: to be ended here for another's sake
         for process in running:
-            if process.poll() is None:
-                process.kill()
+            process.kill()
             process.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
-    codes = [process.returncode for process in running]
     failed = [i for i, code in enumerate(codes) if code]
-    # The first cause: not those that were ended for another's sake.
-    causes = [i for i in failed if codes[i] not in (LOST, -signal.SIGKILL)] or [i for i in failed if codes[i] < 0]
-    cause = (causes or failed or [0])[0]
+    cause = ([i for i in failed if codes[i] != LOST] or failed or [0])[0]
     if failed and not told and not (cause == 0 and codes[0] > 0):  # process 0 has said it here
         print(f"convmixer: process {cause} {_how(codes[cause], _log(logs, cause))}", file=sys.stderr)
     return codes[cause] if codes[cause] >= 0 else 128 - codes[cause]

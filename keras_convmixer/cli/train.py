@@ -27,9 +27,9 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    launch.choose_backend(arguments.backend)
     if arguments.processes is not None:
         return launch.launch(arguments)
+    launch.choose_backend(arguments.backend)
     with quiet_tensorflow():
         from keras_convmixer.recipes import Recipe
         from keras_convmixer.training.train import train

@@ -57,35 +57,6 @@ def run(joined, folder):
     assert one["losses"][0] != one["losses"][-1]
 
 
-def test_images_that_one_of_them_cannot_read_change_no_number_of_steps(tmp_path):
-    script = f"""{TRAIN}
-import dataclasses
-import tensorflow as tf
-from keras_convmixer.training import sources
-
-def run(joined, folder):
-    made = sources.RecipeData.__init__
-    def damaged(self, *args):
-        made(self, *args)
-        images = self.images
-        unreadable = tf.constant([3, 4, 5, 100, 1000], tf.int64)
-        def encoded(index):
-            gone = tf.reduce_any(index == unreadable)
-            return tf.cond(gone, lambda: tf.constant(b""), lambda: images.encoded(index))
-        self.images = dataclasses.replace(images, encoded=encoded)
-        self._unreadable["unreadable"]._images = self.images
-    sources.RecipeData.__init__ = damaged
-    return trained(folder, "augmentation.mixup=0")
-"""
-    (one,) = in_processes(script, 1, tmp_path / "one")
-    first, second = in_processes(script, 2, tmp_path / "two")
-    assert first == second
-    assert len(first["losses"]) == 22
-    assert 3 <= first["figures"]["unreadable"] <= 5  # those in whole batches
-    assert first["figures"]["unreadable"] == one["figures"]["unreadable"]
-    np.testing.assert_allclose(first["losses"], one["losses"], atol=1e-5)
-
-
 COMMAND = [sys.executable, "-c", "import sys; from keras_convmixer.cli import main; sys.exit(main())"]
 OPTIONS = ["--backend", "jax", "--recipe", "digits", "--set", "model.dim=8", "--set", "model.depth=1"]
 OPTIONS += ["--set", "augmentation.crop_scale=null", "--set", "training.batch_size=64"]

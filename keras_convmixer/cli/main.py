@@ -47,8 +47,8 @@ examples:
   convmixer export runs/mine --format tflite --quantize int8 --out exported
 
 Exit codes: 0 done, 1 something could not be done (one line on stderr says what), 2 wrong usage, 70 a fault of this
-program, 130 interrupted, 143 terminated. CONVMIXER_TRACEBACK=1 in the environment shows where an error came from,
-and what native code says.
+program, 75 another process of the training was lost, 130 interrupted, 143 terminated. CONVMIXER_TRACEBACK=1 in the
+environment shows where an error came from, and what native code says.
 """
 
 

@@ -47,12 +47,39 @@ def quiet_stderr():
 def quiet_native_code():
     """The same, but what Python writes to `sys.stderr`, such as a warning or how far something is, is shown."""
     with contextlib.ExitStack() as stack:
-        if _is_on_2(sys.stderr):
+        if _is_on(sys.stderr, 2):
             settings = {"encoding": sys.stderr.encoding, "errors": sys.stderr.errors}
             own = stack.enter_context(open(os.dup(2), "w", buffering=1, **settings))
             stack.enter_context(contextlib.redirect_stderr(own))
         stack.enter_context(quiet_stderr())
         yield
+
+
+@contextlib.contextmanager
+def silent_native_code():
+    """What native code writes to the file descriptors 1 and 2 is lost. It gives a descriptor of the own stderr.
+
+    For code that writes a stack trace before it ends the process, after which nothing could be shown. Python's
+    `sys.stdout` and `sys.stderr` are where they were.
+    """
+    with contextlib.ExitStack() as stack:
+        kept = {number: os.dup(number) for number in (1, 2)}
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            stream = getattr(sys, name)
+            if _is_on(stream, number):
+                stream.flush()
+                settings = {"encoding": stream.encoding, "errors": stream.errors}
+                own = stack.enter_context(open(os.dup(number), "w", buffering=1, **settings))
+                stack.callback(setattr, sys, name, stream)
+                setattr(sys, name, own)
+        with open(os.devnull, "wb") as nowhere:
+            for number in kept:
+                os.dup2(nowhere.fileno(), number)
+        try:
+            yield kept[2]
+        finally:
+            for number, descriptor in kept.items():
+                os.dup2(descriptor, number)
 
 
 @contextlib.contextmanager
@@ -69,8 +96,8 @@ def quiet_tensorflow():
         yield
 
 
-def _is_on_2(stream):
+def _is_on(stream, descriptor):
     try:
-        return stream.fileno() == 2
+        return stream.fileno() == descriptor
     except (AttributeError, OSError, ValueError):  # a stream that is no file
         return False

@@ -1,10 +1,12 @@
 """`convmixer train`."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
 
 from keras_convmixer import files
+from keras_convmixer.cli import launch
 from keras_convmixer.cli.quiet import quiet_tensorflow
 from keras_convmixer.cli.words import DATA_HELP, RECIPE_HELP, SET_HELP, recipe_or_default
 
@@ -21,12 +23,18 @@ def add_arguments(parser):
         "--on-nan", choices=("stop", "rollback"), help="a loss that is not finite: as training.on_nan of the recipe"
     )
     parser.add_argument("--devices", metavar="NAMES", help="such as GPU:0,GPU:1 (default: every GPU)")
+    launch.add_arguments(parser)
 
 
 def run(arguments):
+    if arguments.processes is not None:
+        return launch.launch(arguments)
+    launch.choose_backend(arguments.backend)
     with quiet_tensorflow():
         from keras_convmixer.recipes import Recipe
         from keras_convmixer.training.train import train
+
+        several = launch.asked_for(arguments)
     overrides = list(arguments.set)
     if arguments.data:
         # The run's folder must find its data from any working directory.
@@ -41,10 +49,13 @@ def run(arguments):
     try:
         # A bar that is rewritten in place is for a terminal; a log gets a line an epoch.
         verbose = 1 if sys.stderr.isatty() else 2
-        bundle = train(recipe, arguments.workdir, changes=changes, devices=devices, verbose=verbose)
+        with launch.one_of_several(arguments) if several else contextlib.nullcontext() as hosts:
+            bundle = train(recipe, arguments.workdir, changes=changes, devices=devices, verbose=verbose)
     except KeyboardInterrupt:
         print(f"convmixer: interrupted; the same command goes on in {arguments.workdir}", file=sys.stderr)
         return 130
+    if hosts and not hosts.first:
+        return 0
     if (bundle.path / "report.html").exists():
         print(f"wrote {bundle.path}/report.html", file=sys.stderr)
     metrics = json.loads((bundle.path / "metrics.json").read_text(encoding="utf-8"))

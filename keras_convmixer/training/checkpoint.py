@@ -16,8 +16,11 @@ import safetensors.numpy
 
 from keras_convmixer import files
 from keras_convmixer.errors import UserError
+from keras_convmixer.training.hosts import ALONE
 
 FOLDER = "checkpoints"
+# Processes that train together look so often whether one of them was told to stop: each look waits for the others.
+_TOGETHER = 10
 
 
 class DamagedError(UserError):
@@ -75,6 +78,12 @@ def restore(path, model, average=None):
         ValueError: the file is damaged or is another model's.
     """
     arrays, progress = read(path)
+    assign(arrays, path, model, average)
+    return progress
+
+
+def assign(arrays, path, model, average=None):
+    """Sets the arrays of a checkpoint. Raises UserError if they are another model's."""
     groups = {"model": model.variables, "optimizer": model.optimizer.variables, "average": average or []}
     for group, variables in groups.items():
         stored = sorted(key for key in arrays if key.startswith(f"{group}/"))
@@ -82,7 +91,6 @@ def restore(path, model, average=None):
             raise UserError(f"{path} holds the state of another model; start again in a new folder")
         for key, variable in zip(stored, variables):
             variable.assign(arrays[key])
-    return progress
 
 
 def write(path, arrays, progress):
@@ -142,13 +150,14 @@ class Checkpoints(keras.callbacks.Callback):
         source: what the batches come from, see `training.sources`.
         save_model: called at the end of an epoch, before its checkpoint is written, with whether it is the best.
         interruption: an `Interruption`, which is obeyed once a step is done and written.
+        hosts: the `Hosts` that train together, of which the first reads and writes.
     """
 
-    def __init__(self, folder, average, settings, source, save_model, interruption):
+    def __init__(self, folder, average, settings, source, save_model, interruption, hosts=ALONE):
         super().__init__()
         self.folder, self.table = Path(folder), Path(folder) / "history.csv"
         self.average, self.settings, self.source = average, settings, source
-        self.save_model, self.interruption = save_model, interruption
+        self.save_model, self.interruption, self.hosts = save_model, interruption, hosts
         self.start = Position([])
         self.history = self.start.history
 
@@ -158,27 +167,37 @@ class Checkpoints(keras.callbacks.Callback):
         Raises:
             UserError: there are checkpoints, and all are damaged or of another model.
         """
+        arrays = {}
+        newest = self.hosts.from_first(lambda: self._newest(arrays))
+        if newest:
+            path, progress = newest
+            assign(self.hosts.arrays_from_first(arrays), path, model, self._average_variables())
+            self.start = Position(**progress)
+        self.history = self.start.history
+        self.source.note_again(self.start.epoch, self.start.unreadable)
+        if self.history and self.hosts.first:  # a kill may have come between a checkpoint and its row
+            files.write_text(self.table, _csv(self.history))
+        return self.start
+
+    def _newest(self, arrays):
+        """Path and progress of the newest checkpoint that is whole, whose arrays go into a dictionary; or None."""
         found = kept(self.folder)
         for path in found:
             try:
-                progress = restore(path, model, self._average_variables())
-                self.start = Position(**progress)
+                stored, progress = read(path)
+                Position(**progress)
             except TypeError:
                 error = f"{path} is not a checkpoint, or is damaged: it does not say how far it is"
             except DamagedError as damage:
                 error = damage
             else:
-                break
+                arrays.update(stored)
+                return str(path), progress
             print(f"{error}; taking the one before", file=sys.stderr)
             path.rename(path.with_name(f"{path.name}.damaged"))
-        else:
-            if found:
-                raise UserError(f"none of the checkpoints in {self.folder} is whole; start again in a new folder")
-        self.history = self.start.history
-        self.source.note_again(self.start.epoch, self.start.unreadable)
-        if self.history:  # a kill may have come between a checkpoint and its row
-            files.write_text(self.table, _csv(self.history))
-        return self.start
+        if found:
+            raise UserError(f"none of the checkpoints in {self.folder} is whole; start again in a new folder")
+        return None
 
     @property
     def best_epoch(self):
@@ -200,6 +219,8 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         step, minutes = self.start.step + batch + 1, self.settings.checkpoint_minutes
+        if step % _TOGETHER == 0:
+            self.interruption.agree()
         due = minutes is not None and time.monotonic() - self._written >= 60 * minutes
         if not (due or self.interruption.asked) or step >= self.source.steps:
             return
@@ -216,12 +237,16 @@ class Checkpoints(keras.callbacks.Callback):
         # The model comes first: where a checkpoint says that an epoch is done, its model is there.
         self.save_model(self.best_epoch == epoch)
         self._write(Position(self.history))
-        files.write_text(self.table, _csv(self.history))
+        if self.hosts.first:
+            files.write_text(self.table, _csv(self.history))
         self.model.stop_training = self.model.stop_training or self.stopped_early
+        self.interruption.agree()
         self.interruption.obey()
 
     def _write(self, position):
         """Writes a state, unless its last step has spoilt it, which the loss of the next will show."""
+        if not self.hosts.first:
+            return
         arrays = state(self.model, self._average_variables())
         floats = [*position.means.values(), *(array for array in arrays.values() if array.dtype.kind == "f")]
         if not all(np.isfinite(array).all() for array in floats):

@@ -28,7 +28,13 @@ def on(devices=None):
     """
     if keras.backend.backend() != "tensorflow":
         if devices:
-            raise UserError(f"devices are for the tensorflow backend alone; this is {keras.backend.backend()}")
+            raise UserError(
+                f"devices are for the tensorflow backend alone; this is {keras.backend.backend()}, which takes "
+                "those that it is shown (CUDA_VISIBLE_DEVICES)"
+            )
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started
+            # It only reads images here, and would take the whole of a GPU's memory for itself.
+            tf.config.set_visible_devices([], "GPU")
         yield tf.distribute.get_strategy()
         return
     wanted = names(devices)

@@ -9,20 +9,20 @@ from keras_convmixer.training import memory
 NO_GPU = 'no GPU found: on Linux with an NVIDIA card, pip install "tensorflow[and-cuda]" lets TensorFlow use it'
 
 
-def header(workdir, recipe, bundle, source, hardware, precision, frozen, start):
+def header(workdir, recipe, bundle, source, hardware, precision, frozen, start, hosts):
     """Lines that say what trains, on what, for how long and into which folder.
 
     Args:
         source: what the batches come from, see `training.sources`. hardware: a `dtype_policy.Hardware`.
         precision: a dtype policy. frozen: whether the head alone is trained.
-        start: the `checkpoint.Position` that the training goes on from.
+        start: the `checkpoint.Position` that the training goes on from. hosts: the `Hosts` that train together.
 
     Raises:
         UserError: a step takes more memory than there is.
     """
     training = recipe.training
     said = {
-        "devices": ", ".join(hardware.names),
+        "devices": ", ".join(hardware.names) + (f" in each of {hosts.count} processes" if hosts.count > 1 else ""),
         "processor": f"{processor()}, {usable_cores()} cores for this process",
         "precision": precision,
         "model": _model(bundle, frozen),
@@ -30,7 +30,7 @@ def header(workdir, recipe, bundle, source, hardware, precision, frozen, start):
         "steps": f"{source.steps:,} an epoch, {training.epochs:,} epoch{'s' * (training.epochs != 1)}",
     }
     if hardware.kind == "CPU" and not frozen:  # of others nothing is known, see `memory`
-        needed = memory.run_bytes(recipe, bundle, precision)
+        needed = memory.run_bytes(recipe, bundle, precision, hosts.count)
         said["memory"] = f"a step takes about {needed / 1e9:.1f} of {memory.check(needed) / 1e9:.0f} GB"
     lines = [str(workdir), *(f"  {name:<11}{text}" for name, text in said.items())]
     if hardware.has_no_gpu and keras.backend.backend() == "tensorflow":

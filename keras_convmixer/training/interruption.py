@@ -24,6 +24,9 @@ class Interruption:
     def asked(self):
         return self._number is not None
 
+    def agree(self):
+        """Called every few steps: where several processes train, they agree on it here (see `hosts`)."""
+
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
@@ -38,13 +41,16 @@ class Interruption:
     def obey(self):
         """Does what the signal does, if there was one."""
         if self.asked:
-            self.__exit__()
-            signal.raise_signal(self._number)
+            self._end()
+
+    def _end(self):
+        self.__exit__()
+        signal.raise_signal(self._number)
 
     def _note(self, number, frame):
-        again, self._number = self.asked, number
+        again, self._number = self._number is not None, number
         if again:
-            self.obey()
+            self._end()
         print(
             f"{signal.Signals(number).name}: finishing the step and writing a checkpoint; once more ends at once",
             file=sys.stderr,

@@ -24,10 +24,10 @@ def step_bytes(sizes, input_size, batch_size, precision="float32", rematerialize
     return _REST + _MAPS[kind, rematerialize] * 4 * patches * sizes["dim"] * sizes["depth"] * batch_size
 
 
-def run_bytes(recipe, bundle, precision):
-    """The `step_bytes` of a recipe's training of a `Bundle`, in a dtype policy."""
+def run_bytes(recipe, bundle, precision, processes=1):
+    """The `step_bytes` of a recipe's training of a `Bundle`, in a dtype policy, in each process that shares it."""
     size, training = bundle.preprocessing.input_size, recipe.training
-    at_once = -(-training.batch_size // training.gradient_accumulation)
+    at_once = -(-training.batch_size // (training.gradient_accumulation * processes))
     return step_bytes(architecture(bundle.model), size, at_once, precision, training.rematerialize)
 
 

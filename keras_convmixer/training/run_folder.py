@@ -49,6 +49,21 @@ def held(workdir):
         yield
 
 
+def resolved(workdir, recipe, changes, hosts):
+    """The recipe that a folder is to be trained by: see `train`. Of several processes it is that of the first."""
+
+    def own():
+        if recipe is None:
+            return recipe_of(workdir, changes)
+        if changes:
+            raise TypeError("changes are for a run's own recipe: give recipe=None, or change the recipe itself")
+        given = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+        refuse_another_recipes(workdir, given)
+        return given
+
+    return own() if hosts.count == 1 else Recipe.from_dict(json.loads(hosts.from_first(lambda: own().to_json())))
+
+
 def recipe_of(workdir, overrides=()):
     """The recipe of a run, with what is to be changed of it.
 

@@ -13,6 +13,8 @@ from keras_convmixer.data.unreadable import Unreadable
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation_report import Evaluation
 from keras_convmixer.inference.meter import Meter
+from keras_convmixer.training.hosts import ALONE
+from keras_convmixer.training.shared_meter import SharedMeter
 
 # So many images tell how patches are distributed.
 SAMPLE = 1000
@@ -24,12 +26,16 @@ class RecipeData:
     Attributes:
         classes: class names. steps: whole batches in an epoch. images_per_epoch: how many images these hold.
         starts_at_steps: whether `batches` can start within an epoch.
+
+    Args:
+        recipe: a `Recipe`.
+        hosts: the `Hosts` that train together. Each gets its share of every batch, and reads nothing else.
     """
 
     starts_at_steps = True
 
-    def __init__(self, recipe):
-        self.recipe = recipe
+    def __init__(self, recipe, hosts=ALONE):
+        self.recipe, self.hosts = recipe, hosts
         data = recipe.data
         self.dataset = datasets.open_dataset(
             data.source,
@@ -58,6 +64,7 @@ class RecipeData:
             first_step=first_step,
             label_smoothing=training.label_smoothing,
             class_weights=self.class_weights() if training.class_weights else None,
+            shard=(self.hosts.index, self.hosts.count),
             unreadable=self._unreadable["unreadable"],
         )
 
@@ -74,6 +81,10 @@ class RecipeData:
         """
         for index in held_out:
             self._unreadable["val_unreadable"].note(epoch, index)
+        if self.hosts.count > 1:
+            own = np.zeros(len(self.images), bool)
+            own[self.noted(epoch)] = True
+            self.note_again(epoch, np.flatnonzero(self.hosts.gathered(own).any(axis=0)).tolist())
         return {name: images.count(epoch) for name, images in self._unreadable.items() if images.count(epoch)}
 
     def noted(self, epoch):
@@ -99,6 +110,8 @@ class RecipeData:
         """What measures a model on the held-out split."""
         size = self.recipe.training.batch_size
         held_out, name = self.dataset.held_out(), self.dataset.held_out_name
+        if self.hosts.count > 1:
+            return SharedMeter(held_out, name, preprocessing, size // self.hosts.count, self.hosts)
         return Meter(held_out, name, preprocessing, size, fill=replicas > 1)
 
     def note_images(self, workdir):

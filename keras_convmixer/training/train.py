@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,7 @@ from keras_convmixer.training.divergence import LossWatch, NotFiniteError
 from keras_convmixer.training.ema import MovingAverage
 from keras_convmixer.training.frozen_features import FrozenFeatures
 from keras_convmixer.training.header import header
+from keras_convmixer.training.hosts import SharedInterruption, here
 from keras_convmixer.training.interruption import Interruption
 from keras_convmixer.training.progress_line import watched
 from keras_convmixer.training.progressive_resizing import check, pieces, resized
@@ -70,6 +72,9 @@ def train(
     Returns:
         The trained model's `Bundle`.
 
+    Where JAX's distributed runtime was started (`keras.distribution.initialize`), all processes call this alike and
+    train together: see `hosts`. Each gets the model; the first one writes the folder.
+
     Raises:
         UserError (a ValueError): the data or the recipe is not fit for training, `workdir` is another recipe's run,
             another process trains in it, or the loss is no longer finite. OSError: a file cannot be read or
@@ -77,28 +82,31 @@ def train(
     """
     keep_freed_memory()
     workdir = Path(workdir)
-    if recipe is None:
-        recipe = run_folder.recipe_of(workdir, changes)
-    else:
-        if changes:
-            raise TypeError("changes are for a run's own recipe: give recipe=None, or change the recipe itself")
-        recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-        run_folder.refuse_another_recipes(workdir, recipe)
     with distribute.on(devices) as strategy:
+        hosts = here()
+        recipe = run_folder.resolved(workdir, recipe, changes, hosts)
         hardware = dtype_policy.hardware(devices)
-        source = RecipeData(recipe) if data is None else OwnData(recipe, data, classes)
         if data is None:
-            run_folder.refuse_other_images(workdir, recipe, source)
+            source = RecipeData(recipe, hosts)
+            hosts.refuse_unequal(f"images in {recipe.data.source}", source.classes, source.images.names)
+            hosts.from_first(lambda: run_folder.refuse_other_images(workdir, recipe, source))
+        elif hosts.count > 1:
+            raise UserError(
+                "batches of your own are for one process: several each read their share of the recipe's"
+            )
+        else:
+            source = OwnData(recipe, data, classes)
         while True:
             try:
-                return _train(recipe, workdir, source, strategy, hardware, callbacks, verbose)
+                return _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbose)
             except NotFiniteError as error:
-                _roll_back(recipe, workdir, error)
+                hosts.from_first(functools.partial(_roll_back, recipe, workdir, error))
 
 
-def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
-    training, replicas, on_cpu = recipe.training, strategy.num_replicas_in_sync, hardware.kind == "CPU"
-    precision = dtype_policy.said(training.precision, hardware)
+def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbose):
+    training, on_cpu = recipe.training, hardware.kind == "CPU"
+    replicas = strategy.num_replicas_in_sync * hosts.devices
+    precision = hosts.from_first(lambda: dtype_policy.said(training.precision, hardware))
     frozen = on_cpu if training.freeze_backbone == "auto" else training.freeze_backbone
     if training.batch_size % replicas:
         raise UserError(
@@ -117,45 +125,56 @@ def _train(recipe, workdir, source, strategy, hardware, callbacks, verbose):
             source = FrozenFeatures(source, bundle)
             plain = source.head
         elif on_cpu and not frozen:  # a GPU's memory is its own, and its libraries' needs differ
-            memory.check(memory.run_bytes(recipe, bundle, precision))
-        trained = compiled(_with_lower_peak(recipe, workdir), plain, source.steps, precision)
-        average = MovingAverage(trained, training.ema) if training.ema else None
+            memory.check(memory.run_bytes(recipe, bundle, precision, hosts.count))
+        # Computed apart, weights need not be equal to the bit.
+        plain.set_weights(hosts.from_first_arrays(plain.get_weights))
+        rollbacks = hosts.from_first(lambda: run_folder.rollbacks(workdir))
+        with hosts.scope():
+            trained = compiled(_with_lower_peak(recipe, rollbacks), plain, source.steps, precision)
+            average = MovingAverage(trained, training.ema) if training.ema else None
     # Only now is the folder this recipe's: what failed before this line leaves nothing in the way of another try.
-    with run_folder.held(workdir), Interruption() as interruption:
+    with contextlib.ExitStack() as stack:
+        hosts.from_first(lambda: stack.enter_context(run_folder.held(workdir)))
+        interruption = stack.enter_context(SharedInterruption(hosts) if hosts.count > 1 else Interruption())
 
         def save_model(best):
             with average.lent() if average else contextlib.nullcontext():
                 plain.set_weights(trained.get_weights())
-            run_folder.save_model(bundle, workdir, best)
+            if hosts.first:
+                run_folder.save_model(bundle, workdir, best)
 
-        checkpoints = Checkpoints(workdir, average, training, source, save_model, interruption)
+        checkpoints = Checkpoints(workdir, average, training, source, save_model, interruption, hosts)
         start = checkpoints.resume(trained)
-        run_folder.begin(workdir, recipe, start)
+        hosts.from_first(lambda: run_folder.begin(workdir, recipe, start))
         meter = source.meter(bundle.preprocessing, replicas)
         if not start.epoch:
-            source.note_images(workdir)
+            hosts.from_first(lambda: source.note_images(workdir))
         if start.epoch < training.epochs and not checkpoints.stopped_early:
-            for of_its_end in ("metrics.json", REPORT):
-                (workdir / of_its_end).unlink(missing_ok=True)
             first = [average] if average else []
             first += [LossWatch(checkpoints), Validation(meter, bundle.classes, strategy, average, source)]
-            last = [checkpoints, keras.callbacks.TensorBoard(workdir / "logs"), *callbacks]
-            said = header(workdir, recipe, bundle, source, hardware, precision, frozen, start)
-            with watched(said, source, training.epochs, verbose) as line:
+            last = [checkpoints, *callbacks]
+            if hosts.first:
+                for of_its_end in ("metrics.json", REPORT):
+                    (workdir / of_its_end).unlink(missing_ok=True)
+                last.insert(1, keras.callbacks.TensorBoard(workdir / "logs"))
+            said = header(workdir, recipe, bundle, source, hardware, precision, frozen, start, hosts)
+            with watched(said, source, training.epochs, verbose if hosts.first else 0) as line, hosts.scope():
                 _fit(trained, bundle.preprocessing, checkpoints, training, first, [*line, *last])
     if training.early_stopping:
-        bundle.model.set_weights(bundles.load(workdir / "best").model.get_weights())
+        best = hosts.from_first_arrays(lambda: bundles.load(workdir / "best").model.get_weights())
+        bundle.model.set_weights(best)
     else:
         if average:
             average.apply()
         plain.set_weights(trained.get_weights())
     evaluation = meter.measure(plain, bundle.classes)
     metrics = {"epochs": len(checkpoints.history), "precision": precision, "frozen": frozen}
-    metrics |= {"parameters": bundle.model.count_params()} | _made_with(hardware) | evaluation.summary()
+    metrics |= {"parameters": bundle.model.count_params()} | _made_with(hardware, hosts) | evaluation.summary()
     metrics |= {"data": source.described()}
     bundle = dataclasses.replace(bundle, path=workdir)
-    bundles.save(bundle, workdir, metrics=metrics)
-    _report(bundle, evaluation)
+    hosts.from_first(lambda: bundles.save(bundle, workdir, metrics=metrics))
+    if hosts.first:
+        _report(bundle, evaluation)
     return bundle
 
 
@@ -198,12 +217,13 @@ def _roll_back(recipe, workdir, error):
     print(f"{workdir}: going back to {last[0].name}, with half the learning rate: {error.what}", file=sys.stderr)
 
 
-def _with_lower_peak(recipe, workdir):
+def _with_lower_peak(recipe, rollbacks):
     """The recipe with the learning rate that the rollbacks so far have left of its own."""
-    rate = recipe.optimizer.learning_rate / 2 ** run_folder.rollbacks(workdir)
+    rate = recipe.optimizer.learning_rate / 2**rollbacks
     return dataclasses.replace(recipe, optimizer=dataclasses.replace(recipe.optimizer, learning_rate=rate))
 
 
-def _made_with(hardware):
+def _made_with(hardware, hosts):
     packages = ("keras-convmixer", "keras", "tensorflow", keras.backend.backend())
-    return {"devices": list(hardware.names), "processor": processor(), "versions": versions(*packages)}
+    made_with = {"devices": list(hardware.names), "processor": processor(), "versions": versions(*packages)}
+    return made_with if hosts.count == 1 else {"processes": hosts.count} | made_with

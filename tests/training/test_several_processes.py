@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 from several_processes import environment, in_processes
 
 pytest.importorskip("jax")
@@ -172,3 +173,23 @@ def test_others_that_do_not_come_are_not_waited_for_for_ever(tmp_path):
     assert err.startswith(f"convmixer: {LOST}")
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_an_image_that_cannot_be_read_is_counted_by_all(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(16):
+            pixels = rng.integers(0, 255, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i:02}.jpg")
+    damaged = [tmp_path / "photos" / name for name in ("train/a/05.jpg", "train/b/06.jpg", "test/b/03.jpg")]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:200])
+
+    options = ["--data", str(tmp_path / "photos"), "--set", "training.batch_size=16", "--set", "training.epochs=2"]
+    process = started(tmp_path / "run", "--processes", "2", *options, "--set", "data.allow_corrupt=true")
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said[-3000:]
+    with (tmp_path / "run" / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(float(row["unreadable"]), float(row["val_unreadable"])) for row in rows] == [(2, 1)] * 2

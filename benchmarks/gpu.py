@@ -1,8 +1,8 @@
 """Images/s and memory of ConvMixers on a GPU: training and inference on JAX and TensorFlow, beside timm.
 
-    python benchmarks/gpu.py --out gpu                        # everything: many hours
-    python benchmarks/gpu.py --out gpu --quick                # one model, one precision, one round
-    python benchmarks/gpu.py --out gpu --device cpu --tiny    # no measurement: shows that all of it runs
+    python benchmarks/gpu.py --out gpu                                # everything: many hours
+    python benchmarks/gpu.py --out gpu --quick                        # one model, one precision, one round
+    python benchmarks/gpu.py --out gpu --quick --device cpu --tiny    # no measurement: shows that it runs
 
 Every configuration runs in a process of its own, anew in each round, so that none has another's memory or backend
 and what slows the machine for a while slows all of them. Where memory runs out, the batch is halved. What fails has
@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 from keras_convmixer import files
-from keras_convmixer.errors import visible
+from keras_convmixer.errors import one_line, visible
 from keras_convmixer.machine import versions
 from keras_convmixer.variants import VARIANTS
 
@@ -46,9 +46,9 @@ QUICK = {"models": ["convmixer_1536_20"], "precisions": ["mixed_bfloat16"], "rou
 TINY = {"batch_size": 2, "steps": 2, "rounds": 1}
 NEEDS = {"jax": ["jax"], "tensorflow": ["tensorflow"], "timm": ["timm", "torch"]}
 PACKAGES = ("keras-convmixer", "keras", "jax", "tensorflow", "torch", "timm")
+# As JAX and TensorFlow, PyTorch, CUDA's libraries, and TensorFlow when it copies, say it.
 OUT_OF_MEMORY = re.compile(
-    r"RESOURCE_EXHAUSTED|ResourceExhausted|OutOfMemory|out of memory|OOM when|_ALLOC_FAILED|"
-    "Dst tensor is not initialized"
+    "resource_?exhausted|out ?of ?memory|_ALLOC_FAILED|Dst tensor is not initialized", re.IGNORECASE
 )
 
 
@@ -121,10 +121,9 @@ def parsed(words):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where gpu.json and gpu.md go")
     for name, choices in CHOICES.items():
-        default = "those installed" if name == "backends" else ", ".join(DEFAULTS[name])
-        words_for = {"choices": choices, "metavar": name.upper()[:-1], "help": f"of {', '.join(choices)}"}
-        words_for["help"] += "" if DEFAULTS[name] == choices and name != "backends" else f" (default: {default})"
-        parser.add_argument(f"--{name}", nargs="+", **words_for)
+        default = {"models": f" (default: {', '.join(BATCH_SIZES)})"}.get(name, "")
+        told = f"of {', '.join(choices)}{default}"
+        parser.add_argument(f"--{name}", nargs="+", choices=choices, metavar=name.upper()[:-1], help=told)
     parser.add_argument("--batch-size", type=_positive, help="default: by model; inference takes four times that")
     parser.add_argument("--steps", type=_positive, help=f"timed in each round (default: {DEFAULTS['steps']})")
     parser.add_argument("--rounds", type=_positive, help=f"default: {DEFAULTS['rounds']}")
@@ -138,8 +137,10 @@ def parsed(words):
     for backend in arguments.backends or ():
         if backend not in installed:
             parser.error(f"{backend} is not installed: pip install {' '.join(NEEDS[backend])}")
-    if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
-        parser.error(f"--out: {arguments.out} is no folder")
+    try:
+        Path(arguments.out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out: {one_line(error)}")
     defaults = DEFAULTS | {"backends": installed}
     defaults |= (QUICK if arguments.quick else {}) | (TINY if arguments.tiny else {})
     for name, value in defaults.items():

@@ -73,7 +73,7 @@ class OnKeras:
         from keras_convmixer import fold
 
         plain = self._plain(setting)
-        model = _in_precision(fold(plain) if setting.form == "folded" else plain, setting.precision)
+        model = in_precision(fold(plain) if setting.form == "folded" else plain, setting.precision)
         return {"step": self.inference_step(model, self._images(setting))}
 
     def depthwise(self, setting):
@@ -130,7 +130,7 @@ class OnJax(OnKeras):
 
         self.jitted, self.wait = jax.jit, jax.block_until_ready
         self._device = jax.local_devices()[0]
-        self.device = _name(setting, self._device.platform == "gpu" and self._device.device_kind)
+        self.device = _name(setting, self._device.platform != "cpu" and self._device.device_kind)
 
     def training_step(self, model, images, labels):
         model.test_on_batch(images[:1], labels[:1])  # makes the metrics' variables
@@ -302,7 +302,7 @@ def _image_shape(setting, side, channels):
     return (setting.batch_size, *((channels, side, side) if first else (side, side, channels)))
 
 
-def _in_precision(model, policy):
+def in_precision(model, policy):
     """A model's clone that computes with a dtype policy, but for its normalisation and head."""
     import keras
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-QUICK = ("test_model.py", "test_parts.py", "weights/test_parity.py", "benchmarks/test_depthwise_sum.py")
+QUICK = ("test_model.py", "test_parts.py", "weights/test_parity.py")
 ALL = (*QUICK, "test_variants.py", "weights", "test_bundles.py", "test_preprocessing.py", "deployment/test_fold.py")
 ALL += ("visualize/test_maps.py", "visualize/test_receptive_field.py")
 

@@ -18,8 +18,6 @@ def test_small_kernels_reach_every_tap_and_none_outside(side):
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
 def test_the_sum_is_exact(side, layout):
     """Of small whole numbers, whose sums float32 holds without rounding, so that one tap too many would show."""
-    if layout == "channels_first" and keras.backend.backend() == "tensorflow":
-        pytest.skip("TensorFlow has no channels first on a CPU; tests/test_backends.py runs this on JAX")
     rng = np.random.default_rng(side)
     shape = (2, 7, 11, 3) if layout == "channels_last" else (2, 3, 7, 11)
     x = rng.integers(-4, 5, shape).astype("float32")

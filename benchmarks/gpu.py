@@ -77,7 +77,7 @@ class Configuration:
 
 @dataclasses.dataclass
 class Row:
-    """A configuration with what each round gave, at the batch size that fitted; or why it gave nothing."""
+    """A configuration with what each round gave, at the batch size that fitted, up to one that failed."""
 
     configuration: Configuration
     batch_size: int
@@ -146,6 +146,8 @@ def parsed(words):
     for name, value in defaults.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
+    if (arguments.backends, arguments.tasks) == (["timm"], ["depthwise"]):
+        parser.error("the depthwise layer alone is measured on jax and tensorflow, not on timm")
     return arguments
 
 
@@ -175,20 +177,17 @@ def batch_size(configuration, arguments):
 
 
 def measure(row, arguments):
-    """Adds a round to a row, or its error. The batch is halved until it fits, in the first round."""
+    """Adds a round to a row, or its error. In the first round the batch is halved until it fits."""
     while True:
         sent = setting(row, arguments)
         answer = run(sent, arguments.timeout)
         if "error" not in answer:
             row.rounds.append(answer | {name: sent[name] for name in ("map_bytes", "copied_bytes")})
             return
-        if not answer["out_of_memory"] or row.batch_size == 1:
-            break
-        if row.rounds:  # what was measured at this size stays
+        if row.rounds or not answer["out_of_memory"] or row.batch_size == 1:
+            row.error = answer["error"]
             return
         row.batch_size //= 2
-    if not row.rounds:
-        row.error = answer["error"]
 
 
 def setting(row, arguments):

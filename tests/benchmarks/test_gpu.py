@@ -40,10 +40,12 @@ def measured(tmp_path, monkeypatch):
         (["--precisions", "int8"], "invalid choice: 'int8'"),
         (["--batch-size", "0"], "must be a whole number of at least 1, not '0'"),
         (["--steps", "2.5"], "must be a whole number of at least 1, not '2.5'"),
+        (["--backends", "timm", "--tasks", "depthwise"], "on jax and tensorflow, not on timm"),
         (["--out", __file__], "test_gpu.py: File exists"),
     ],
 )
-def test_wrong_arguments_are_refused(words, message, capsys, tmp_path):
+def test_wrong_arguments_are_refused(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(gpu.NEEDS, "timm", [])  # installed or not
     with pytest.raises(SystemExit) as end:
         gpu.main(["--out", str(tmp_path), *words])
     assert end.value.code == 2
@@ -115,6 +117,16 @@ def test_what_fails_is_a_row_and_the_rest_goes_on(measured):
     ] * 2
     assert all(row["images_per_second"] for row in rows if row["layout"] == "channels_last")
     assert page.count("|  |  |  | UnimplementedError: NHWC / only |") == 2
+
+
+def test_a_round_that_fails_leaves_those_before_it(measured):
+    answers = iter([canned, lambda sent: {"error": "CUDA out of memory", "out_of_memory": True}])
+    words = ["--tasks", "train", "--layouts", "channels_last", "--backends", "jax", "--rounds", "3"]
+    rows, page = measured(lambda sent: next(answers)(sent), *words)
+    assert [(row["batch_size"], len(row["rounds"]), row["error"]) for row in rows] == [
+        (64, 1, "CUDA out of memory")
+    ]
+    assert "| 64 | 1000.0 | 1 | 2.00 | CUDA out of memory |" in page
 
 
 def test_nothing_measured_is_an_error(measured):

@@ -28,8 +28,15 @@ def main(setting, result):
         answer = measured(setting)
     except Exception as error:  # A configuration may fail in any way; the others are measured all the same.
         traceback.print_exc()
-        answer = {"error": f"{type(error).__name__}: {first_line(error)}", "text": str(error)}
+        answer = {"error": f"{type(error).__name__}: {reason(str(error))}", "text": str(error)}
     Path(result).write_text(json.dumps(answer), encoding="utf-8")
+
+
+def reason(text):
+    """The line of an error that says what went wrong. TensorFlow begins with where, and ends with nodes in [[]]."""
+    if text.startswith("Graph execution error"):
+        text = text.partition("[[{{")[0].strip().rpartition("\n")[2]
+    return first_line(text)
 
 
 def measured(setting):

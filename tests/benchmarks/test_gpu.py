@@ -151,14 +151,25 @@ def test_inference_in_half_precision_is_in_half_precision(activation, folded):
     model = keras_convmixer.ConvMixer(16, 2, 5, 4, input_shape=(16, 16, 3), num_classes=5, activation=activation)
     model = keras_convmixer.fold(model) if folded else model
     half = gpu_worker.in_precision(model, "mixed_float16")
-    for name in (
-        "block_0_depthwise",
-        "block_1_depthwise",
-        "block_1_pointwise",
-    ):  # what comes from the additions too
+    for name in ("block_0_depthwise", "block_1_depthwise", "block_1_pointwise"):  # what they take are sums
         assert half.get_layer(name).input.dtype == "float16"
     images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype("float32")
     np.testing.assert_allclose(half.predict_on_batch(images), model.predict_on_batch(images), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ("CUDA out of memory.\nTried to allocate 2 GiB", "CUDA out of memory."),
+        (
+            "Graph execution error:\n\nDetected at node a/b defined at (most recent call last):\n"
+            "<stack traces unavailable>\nOnly NHWC on the CPU.\n\t [[{{node a/b}}]] [Op:__inference_1]",
+            "Only NHWC on the CPU.",
+        ),
+    ],
+)
+def test_the_line_of_an_error_that_says_what_went_wrong(text, line):
+    assert gpu_worker.reason(text) == line
 
 
 @pytest.mark.slow
@@ -176,5 +187,8 @@ def test_a_tiny_run_on_the_cpu(backend, tmp_path):
         ("depthwise", "sum"),
     }
     for row in rows:
+        if row["error"] and backend == "tensorflow" and row["layout"] == "channels_first" and not row["compiled"]:
+            assert "NHWC" in row["error"]  # a CPU has no kernel of it
+            continue
         assert row["error"] is None, row
         assert all(seconds > 0 for seconds in row["seconds"].values())

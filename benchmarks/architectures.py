@@ -283,6 +283,7 @@ def _fit(recipe, folder):
     import keras
     import tensorflow as tf
 
+    from keras_convmixer.data.unreadable import stream_in_use
     from keras_convmixer.training.compiled import learning_rate
     from keras_convmixer.training.optimizer import AdamW
     from keras_convmixer.training.progress_line import watched
@@ -291,7 +292,7 @@ def _fit(recipe, folder):
     keras.utils.set_random_seed(recipe.seed)
     models, name = _Models(recipe), folder.parent.name
     source, model = models.source, models.convmixer if name == PLAIN else models.peer(name)
-    own, epochs = recipe.optimizer, recipe.training.epochs
+    own, epochs, rate = recipe.optimizer, recipe.training.epochs, recipe.optimizer.learning_rate
     optimizer = AdamW(
         learning_rate(own, epochs, source.steps),
         weight_decay=own.weight_decay,
@@ -305,22 +306,21 @@ def _fit(recipe, folder):
     model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")])
     meter = source.meter(models.preprocessing, replicas=1)
     validation = Validation(meter, source.classes, tf.distribute.get_strategy(), None, source)
-    with watched(str(folder), source, epochs, verbose=1) as line:
-        fitted = model.fit(
+
+    def refuse_what_is_not_finite(batch, logs):
+        if not np.isfinite(logs["loss"]):
+            raise UserError(f"the loss is not finite any more; try --rate {name}=RATE, with less than {rate:g}")
+
+    first = [keras.callbacks.LambdaCallback(on_train_batch_end=refuse_what_is_not_finite), validation]
+    with stream_in_use(), watched(str(folder), source, epochs, verbose=1) as line:
+        model.fit(
             source.batches(models.preprocessing, first_epoch=0),
             epochs=epochs,
             steps_per_epoch=source.steps,
             shuffle=False,  # the stream is in its own random order already
-            callbacks=[
-                keras.callbacks.TerminateOnNaN(),
-                validation,
-                keras.callbacks.CSVLogger(folder / "history.csv"),
-                *line,
-            ],
-            verbose=0,
+            callbacks=[*first, keras.callbacks.CSVLogger(folder / "history.csv"), *line],
+            verbose=0,  # `watched` says more
         )
-    if not np.isfinite(fitted.history["loss"][-1]):
-        raise UserError(f"the loss is not finite any more in epoch {len(fitted.epoch)}; try --rate {name}=RATE")
     evaluation = meter.measure(model, source.classes)
     with files.replacing(folder / "model.keras") as temporary:
         model.save(temporary)

@@ -160,7 +160,6 @@ def matched(name, sizes, parameters):
     Raises:
         UserError: no width gives that many.
     """
-
     counts = [trainable(PEERS[name](width, sizes)) for width in _PROBES]
     # All grow as a quadratic of the width, up to rounding.
     quadratic = np.poly1d(np.polyfit(_PROBES, counts, 2))

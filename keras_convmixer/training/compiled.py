@@ -58,7 +58,7 @@ def _check_backend(training):
 
 
 def learning_rate(settings, epochs, steps):
-    """The rate of every step by a recipe's `Optimizer`, in so many steps an epoch. Raises UserError if it has none."""
+    """The schedule of a recipe's `Optimizer`, of so many steps an epoch. Raises UserError if there can be none."""
     if settings.schedule == "one_cycle":
         if settings.warmup_epochs:
             raise UserError("optimizer.warmup_epochs is for cosine and constant: one_cycle rises of itself")

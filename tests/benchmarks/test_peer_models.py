@@ -23,7 +23,7 @@ def test_a_peer_has_as_many_parameters_as_the_convmixer(name):
 
 
 def test_a_convmixer_too_small_for_any_width_is_refused():
-    with pytest.raises(UserError, match="no resmlp of depth 8 .* larger --dim"):
+    with pytest.raises(UserError, match=r"no resmlp of depth 8 .* larger --dim"):
         matched("resmlp", sizes(8, 4, 32), 50)
 
 

@@ -35,7 +35,7 @@ def compiled(recipe, model, steps, precision=None):
     )
     if training.gradient_accumulation > 1:
         trained = InParts(trained.inputs, trained.outputs, training.gradient_accumulation, trained.name)
-    schedule = _schedule(recipe.optimizer, recipe.training.epochs, steps)
+    schedule = learning_rate(recipe.optimizer, recipe.training.epochs, steps)
     make = {"adamw": _adamw, "muon": _muon}.get(recipe.optimizer.name, _of_keras)
     trained.compile(
         optimizer=make(recipe.optimizer, trained, schedule, loss_scaling=precision == "mixed_float16"),
@@ -57,7 +57,8 @@ def _check_backend(training):
         raise UserError(f"{given[0]} is for the tensorflow backend; this is {keras.backend.backend()}")
 
 
-def _schedule(settings, epochs, steps):
+def learning_rate(settings, epochs, steps):
+    """The schedule of a recipe's `Optimizer`, of so many steps an epoch. Raises UserError if there can be none."""
     if settings.schedule == "one_cycle":
         if settings.warmup_epochs:
             raise UserError("optimizer.warmup_epochs is for cosine and constant: one_cycle rises of itself")

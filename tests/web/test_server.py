@@ -164,9 +164,11 @@ def test_the_command_serves_until_it_is_told_to_end(folder, tmp_path, sent, code
     (folder / "page.json").write_text('{"forms": [{"file": "model.tflite"}]}')
     command = [sys.executable, "-m", "keras_convmixer", "demo", str(folder), "--port", "0", "--json"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    done = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # What a shell runs in the background ignores SIGINT, and so would what it starts.
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+    signal.signal(signal.SIGINT, kept)
     try:
         url = json.loads(done.stdout.readline())["url"]
         with urllib.request.urlopen(url, timeout=10) as response:

@@ -214,8 +214,6 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.monotonic()
-        if epoch != self.start.epoch or self.start.epoch != len(self.history):
-            self.start = Position(self.history)
 
     def on_train_batch_end(self, batch, logs=None):
         step, minutes = self.start.step + batch + 1, self.settings.checkpoint_minutes
@@ -236,7 +234,8 @@ class Checkpoints(keras.callbacks.Callback):
         self.history.append(row)
         # The model comes first: where a checkpoint says that an epoch is done, its model is there.
         self.save_model(self.best_epoch == epoch)
-        self._write(Position(self.history))
+        self.start = Position(self.history)
+        self._write(self.start)
         if self.hosts.first:
             files.write_text(self.table, _csv(self.history))
         self.model.stop_training = self.model.stop_training or self.stopped_early

@@ -84,26 +84,31 @@ import keras_convmixer
 from keras_convmixer import Recipe
 
 class Stop(keras.callbacks.Callback):
+    def __init__(self, epoch, batch):
+        self.at, self.epoch = (epoch, batch), None
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
     def on_train_batch_begin(self, batch, logs=None):
-        if batch == 2:
+        if (self.epoch, batch) == self.at:
             signal.raise_signal(signal.SIGINT)
 
 settings = ["model.dim=8", "model.depth=1", "training.epochs=2", "training.batch_size=256", "training.ema=0.9"]
 settings += ["model.stochastic_depth=0.3", "model.dropout=0.1", "augmentation.mixup=0.5"]
 recipe, folder = Recipe.load("digits", settings), pathlib.Path(sys.argv[1])
 whole = keras_convmixer.train(recipe, folder / "whole", verbose=0)
-for stop in (True, False):
+files = []
+for stops in ([Stop(0, 2)], [Stop(1, 1)], []):  # the second goes on within an epoch, and is stopped in the next
     try:
-        parts = keras_convmixer.train(recipe, folder / "parts", callbacks=[Stop()] * stop, verbose=0)
+        parts = keras_convmixer.train(recipe, folder / "parts", callbacks=stops, verbose=0)
     except KeyboardInterrupt:
-        files = [path.name for path in (folder / "parts" / "checkpoints").glob("*.safetensors")]
+        files.append(max(path.name for path in (folder / "parts" / "checkpoints").glob("*.safetensors")))
 alike = [np.array_equal(a, b) for a, b in zip(whole.model.get_weights(), parts.model.get_weights())]
 print(json.dumps([files, alike]))
 """
     words = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     written, alike = json.loads(done.stdout.splitlines()[-1])
-    assert written == ["0000-epochs-000003-steps.safetensors"]
+    assert written == ["0000-epochs-000003-steps.safetensors", "0001-epochs-000002-steps.safetensors"]
     assert all(alike)
     rows, whole = history(tmp_path / "parts"), history(tmp_path / "whole")
     assert len(rows) == len(whole) == 2

@@ -149,6 +149,8 @@ def card(folder, of, metrics, histories, evaluation):
     weights = hashlib.sha256((folder / "model.keras").read_bytes()).hexdigest()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
     flipped = 100 * metrics["test_time_flip_top1"]
+    variables = keras_convmixer.load(folder).model.trainable_variables
+    trainable = sum(variable.value.shape.num_elements() for variable in variables)
     mirrors = recipe["augmentation"]["flip"] != 0
     mean_of_two = f" The mean over each image and its mirror image: {flipped:.2f} %." if mirrors else ""
     named = folder.name in keras_convmixer.list_models()
@@ -156,7 +158,7 @@ def card(folder, of, metrics, histories, evaluation):
     return f"""\
 # {folder.name}
 
-A ConvMixer with {metrics["parameters"]:,} parameters, {how}.
+A ConvMixer with {trainable:,} trainable parameters, {how}.
 
     convmixer predict {folder.name} photo.jpg
 

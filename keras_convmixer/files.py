@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -91,6 +92,12 @@ def locked(path, wait=True):
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     return filelock.FileLock(path, timeout=-1 if wait else 0)
+
+
+def sha256(path):
+    """The SHA-256 sum of a file, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path, text):

@@ -3,9 +3,9 @@
 In a checkout they lie beside the package, in an installed wheel within it, there without their exported files.
 """
 
-import hashlib
 from pathlib import Path
 
+from keras_convmixer import files
 from keras_convmixer.errors import UserError
 
 SUMS = "SHA256SUMS"
@@ -42,8 +42,7 @@ def folder(name):
         if not path.startswith(f"{name}/"):
             continue
         try:
-            with open(here / path, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = files.sha256(here / path)
         except FileNotFoundError:
             continue  # `bundles` names what it misses
         if found != expected:

@@ -7,7 +7,6 @@ import argparse
 import csv
 import dataclasses
 import datetime
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ import yaml
 from matplotlib.figure import Figure
 
 import keras_convmixer
+from keras_convmixer import files
 from keras_convmixer.exported.loaded import load
 from keras_convmixer.recipes import Recipe
 
@@ -146,7 +146,7 @@ def card(folder, of, metrics, histories, evaluation):
     ]
     versions = ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-    weights = hashlib.sha256((folder / "model.keras").read_bytes()).hexdigest()
+    weights = files.sha256(folder / "model.keras")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
     flipped = 100 * metrics["test_time_flip_top1"]
     variables = keras_convmixer.load(folder).model.trainable_variables
@@ -203,8 +203,8 @@ Licence: MIT, as the code.
 
 
 def write_sums():
-    files = sorted(str(path.relative_to(HERE)) for path in HERE.glob("[!._]*/*"))
-    lines = [f"{hashlib.sha256((HERE / name).read_bytes()).hexdigest()}  {name}\n" for name in files]
+    shipped = sorted(str(path.relative_to(HERE)) for path in HERE.glob("[!._]*/*"))
+    lines = [f"{files.sha256(HERE / name)}  {name}\n" for name in shipped]
     temporary = HERE / ".SHA256SUMS"
     temporary.write_text("".join(lines), encoding="utf-8")
     os.replace(temporary, HERE / "SHA256SUMS")

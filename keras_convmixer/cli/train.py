@@ -31,6 +31,7 @@ def run(arguments):
         return launch.launch(arguments)
     launch.choose_backend(arguments.backend)
     with quiet_tensorflow():
+        from keras_convmixer.pages.run_page import NAME as REPORT
         from keras_convmixer.recipes import Recipe
         from keras_convmixer.training.train import train
 
@@ -56,8 +57,8 @@ def run(arguments):
         return 130
     if hosts and not hosts.first:
         return 0
-    if (bundle.path / "report.html").exists():
-        print(f"wrote {bundle.path}/report.html", file=sys.stderr)
+    if (bundle.path / REPORT).exists():
+        print(f"wrote {bundle.path}/{REPORT}", file=sys.stderr)
     metrics = json.loads((bundle.path / "metrics.json").read_text(encoding="utf-8"))
     top5 = f", top-5 {metrics['top5']:.2%}" if len(bundle.classes) > 5 else ""
     print(f"{bundle.path}: top-1 {metrics['top1']:.2%}{top5} on {metrics['images']} images ({metrics['split']})")

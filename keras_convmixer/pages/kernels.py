@@ -1,11 +1,12 @@
 """The depthwise kernels of a model as one picture."""
 
-import keras
 import numpy as np
 from PIL import Image
 
 from keras_convmixer.pages.html import picture, section, tag
 from keras_convmixer.parts import parts
+from keras_convmixer.visualize.kernels import depthwise_kernels
+from keras_convmixer.visualize.tiles import signed, some
 
 _ROWS, _COLUMNS = 16, 32
 
@@ -16,29 +17,19 @@ def kernels(model):
     Args:
         model: a `ConvMixer`.
     """
-    convolutions = [block.depthwise.convolution for block in parts(model).blocks]
-    weights = [
-        keras.ops.convert_to_numpy(convolutions[i].kernel)[..., 0] for i in _spread(len(convolutions), _ROWS)
-    ]
-    size, _, channels = weights[0].shape
-    shown, step = _spread(channels, _COLUMNS), size + 1
-    sheet = np.zeros(
-        (len(weights) * step - 1, len(shown) * step - 1, 2), np.uint8
-    )  # grey and alpha: gaps are clear
-    for row, kernel in enumerate(weights):
-        for column, channel in enumerate(shown):
-            one = kernel[..., channel]
-            grey = 127.5 * (1 + one / max(np.abs(one).max(), np.finfo("float32").tiny))
+    depth = len(parts(model).blocks)
+    of_blocks = [depthwise_kernels(model, block) for block in some(np.arange(depth), _ROWS)]
+    channels, size, _ = of_blocks[0].shape
+    shown, step = min(channels, _COLUMNS), size + 1
+    # grey and alpha: gaps are clear
+    sheet = np.zeros((len(of_blocks) * step - 1, shown * step - 1, 2), np.uint8)
+    for row, found in enumerate(of_blocks):
+        for column, one in enumerate(127.5 * (1 + signed(some(found, _COLUMNS)))):
             top, left = row * step, column * step
-            sheet[top : top + size, left : left + size] = np.stack([grey.round(), np.full_like(grey, 255)], axis=-1)
-    some = "The kernels" if len(shown) == channels else f"{len(shown)} of the {channels:,} kernels"
-    words = f"{some} of {size}×{size} of each block, the first at the top"
-    words += "" if len(weights) == len(convolutions) else f"; {len(weights)} of {len(convolutions)} blocks"
+            sheet[top : top + size, left : left + size] = np.stack([one.round(), np.full_like(one, 255)], axis=-1)
+    counted = "The kernels" if shown == channels else f"{shown} of the {channels:,} kernels"
+    words = f"{counted} of {size}×{size} of each block, the first at the top"
+    words += "" if len(of_blocks) == depth else f"; {len(of_blocks)} of {depth} blocks"
     words += ". Middle grey is 0, white and black the largest weight of each, positive and negative."
-    drawn = picture(Image.fromarray(sheet, "LA"), f"Depthwise kernels of {len(weights)} blocks", class_="kernels")
+    drawn = picture(Image.fromarray(sheet, "LA"), f"Depthwise kernels of {len(of_blocks)} blocks", class_="kernels")
     return section("Depthwise kernels", tag("figure", drawn, tag("figcaption", words)))
-
-
-def _spread(count, most):
-    """At most so many of the positions up to `count`, evenly over all of them."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()

@@ -71,19 +71,8 @@ def state(model, average=None):
     }
 
 
-def restore(path, model, average=None):
-    """Sets what `state` gave. Returns the progress that was written with it.
-
-    Raises:
-        ValueError: the file is damaged or is another model's.
-    """
-    arrays, progress = read(path)
-    assign(arrays, path, model, average)
-    return progress
-
-
 def assign(arrays, path, model, average=None):
-    """Sets the arrays of a checkpoint. Raises UserError if they are another model's."""
+    """Sets what `state` gave, as `read` from a path. Raises UserError if it is another model's."""
     groups = {"model": model.variables, "optimizer": model.optimizer.variables, "average": average or []}
     for group, variables in groups.items():
         stored = sorted(key for key in arrays if key.startswith(f"{group}/"))

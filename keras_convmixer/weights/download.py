@@ -50,7 +50,7 @@ def download(url, *, check=None, timeout=30):
         recorded = record.read_text().strip() if record.exists() else None
         expected = pinned[1].lower() if pinned else recorded
         if path.exists():
-            found = _sha256(path)
+            found = files.sha256(path)
             if expected not in (None, found):
                 raise DownloadError(
                     f"{path} has changed: its SHA-256 is {found}, not {expected}; delete it and retry"
@@ -79,7 +79,7 @@ def _download(url, path, expected, check, timeout):
     whole = partial / path.name
     try:
         _fetch(url, whole, partial / "version", timeout)
-        found = _sha256(whole)
+        found = files.sha256(whole)
         if expected not in (None, found):
             raise DownloadError(f"{url}: the SHA-256 of what it gave is {found}, not {expected}; nothing was kept")
         if check:
@@ -193,8 +193,3 @@ def is_loopback(url):
     """Whether an address is an http:// one on this machine, which no proxy can reach."""
     parts = urlsplit(url)
     return parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -132,9 +132,14 @@ def resample(image, resized, offset, size, interpolation):
             kernel_type=KERNELS[interpolation],
             antialias=True,
         )
-        image = tf.transpose(tf.reshape(image, (rows, -1)))
+        image = _transposed(tf.reshape(image, (rows, -1)))
     image = tf.reshape(image, (*size, 3))
     return tf.round(tf.clip_by_value(image, 0.0, 255.0) if interpolation == "bicubic" else image)
+
+
+def _transposed(matrix):
+    # As integers: for floats oneDNN compiles a transposition for every new size, which takes longer than to do it.
+    return tf.bitcast(tf.transpose(tf.bitcast(matrix, tf.int32)), tf.float32)
 
 
 def _nearest(image, resized, offset, size):

@@ -25,6 +25,11 @@ def cpu_flags():
     return frozenset(_cpuinfo().get("flags", "").split())
 
 
+def cpu_vendor():
+    """Whose the processor is, as Linux names it: "GenuineIntel", "AuthenticAMD"; of other systems nothing is known."""
+    return _cpuinfo().get("vendor_id", "").strip()
+
+
 def _cpuinfo():
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []

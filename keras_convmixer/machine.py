@@ -26,7 +26,7 @@ def cpu_flags():
 
 
 def cpu_vendor():
-    """Whose the processor is, as Linux names it: "GenuineIntel", "AuthenticAMD"; of other systems nothing is known."""
+    """Whose the processor is, as Linux names it ("GenuineIntel", "AuthenticAMD"); "" on other systems."""
     return _cpuinfo().get("vendor_id", "").strip()
 
 

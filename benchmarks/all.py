@@ -18,10 +18,10 @@ import sys
 from pathlib import Path
 
 from keras_convmixer import files
+from keras_convmixer.benchmark.forms import PACKAGES
 from keras_convmixer.machine import processor, usable_cores, versions
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime", "openvino", "torch", "timm")
 # What a command asks for, and the option that gives it.
 DATA = {"PHOTOS": "photos", "CIFAR10": "cifar10"}
 BENCHMARKS = {

@@ -144,3 +144,5 @@ PEERS = {
     "timm_bfloat16": (_timm(bfloat16=True), ("timm", "torch")),
 }
 FORMS = OURS | STOCK | {form: loader for form, (loader, _) in PEERS.items()}
+# whose versions stand beside the figures
+PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime", "openvino", "torch", "timm")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_convmixer import bundles
-from keras_convmixer.benchmark.forms import OURS, PEERS, STOCK
+from keras_convmixer.benchmark.forms import OURS, PACKAGES, PEERS, STOCK
 from keras_convmixer.benchmark.report import BATCHES, Benchmark, Row
 from keras_convmixer.benchmark.workers import Workers
 from keras_convmixer.benchmark.written import write
@@ -19,7 +19,6 @@ from keras_convmixer.machine import processor, usable_cores, versions
 from keras_convmixer.variants import VARIANTS, create_model, get_variant
 
 REPRESENTATIVE_IMAGES = 100
-PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime", "openvino", "torch", "timm")
 
 
 def benchmark(models, *, classes=None, peers=False, data=None, images=64, rounds=10, seconds=60, threads=None):

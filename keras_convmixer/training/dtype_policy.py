@@ -30,7 +30,7 @@ class Hardware:
     has_no_gpu: bool = dataclasses.field(default=False, compare=False)
 
     @property
-    def has_bfloat16(self):
+    def is_fast_in_bfloat16(self):
         """Whether it computes faster in bfloat16 than in float32."""
         if self.kind == "GPU":
             return self.capability >= (8, 0)
@@ -47,7 +47,7 @@ def policy(precision, hardware):
     """
     if precision != "mixed":
         return precision
-    if hardware.has_bfloat16:
+    if hardware.is_fast_in_bfloat16:
         return "mixed_bfloat16"
     return "mixed_float16" if hardware.kind == "GPU" else "float32"
 

@@ -58,17 +58,21 @@ def test_what_needs_data_says_so(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", all_speeds.BENCHMARKS)
-def test_every_command_is_there_and_takes_its_options(name, monkeypatch):
-    """All but running them: each parses its words up to --help."""
+def test_every_command_is_there_and_takes_its_options(name, capsys):
+    """All but running them."""
     program, *words = all_speeds._words(name)
+    options = [word for word in words if word.startswith("--")]
     if program == "convmixer":
         from keras_convmixer.cli.main import main
 
         with pytest.raises(SystemExit) as stopped:
             main([*words, "--help"])
         assert stopped.value.code == 0
+        # The parser prints its help past an option that it does not know.
+        known = capsys.readouterr().out
+        assert all(option in known for option in options)
     else:
         script = ROOT / words[0]
         assert script.is_file()
         known = script.read_text(encoding="utf-8")
-        assert all(f'"{word}"' in known for word in words if word.startswith("--"))
+        assert all(f'"{option}"' in known for option in options)

@@ -82,14 +82,17 @@ def _tflite(name):
     return load
 
 
-def _onnx(folder, threads):
-    run = open_onnx(folder / "model.onnx", threads)
-    return lambda images: run(images)["logits"]
-
-
-def _openvino(precision):
+def _onnx(name):
     def load(folder, threads):
-        run = open_openvino(folder / "openvino", threads, precision)
+        run = open_onnx(folder / name, threads)
+        return lambda images: run(images)["logits"]
+
+    return load
+
+
+def _openvino(name, precision="f32"):
+    def load(folder, threads):
+        run = open_openvino(folder / name, threads, precision)
         return lambda images: run(images)["logits"]
 
     return load
@@ -136,9 +139,11 @@ OURS = {
 STOCK = {f"stock_{form}": _tflite(f"stock_{form}.tflite") for form in ("tflite", "tflite_dynamic", "tflite_int8")}
 # form → its loader and the modules that it needs
 PEERS = {
-    "onnx": (_onnx, ("tf2onnx", "onnxruntime")),
-    "openvino": (_openvino("f32"), ("openvino",)),
-    "openvino_bfloat16": (_openvino("bf16"), ("openvino",)),
+    "onnx": (_onnx("model.onnx"), ("onnx", "onnxruntime")),
+    "onnx_int8": (_onnx("model_int8.onnx"), ("onnx", "onnxruntime")),
+    "openvino": (_openvino("openvino"), ("onnx", "openvino")),
+    "openvino_bfloat16": (_openvino("openvino", "bf16"), ("onnx", "openvino")),
+    "openvino_int8": (_openvino("openvino_int8"), ("onnx", "openvino")),
     "timm": (_timm(), ("timm", "torch")),
     "timm_compiled": (_timm(compiled=True), ("timm", "torch")),
     "timm_bfloat16": (_timm(bfloat16=True), ("timm", "torch")),

@@ -4,7 +4,7 @@ import functools
 import json
 
 from keras_convmixer.benchmark.forms import OURS, not_available
-from keras_convmixer.deployment import converter, keras_export, saved_model, tflite
+from keras_convmixer.deployment import converter, onnx_file, saved_model, tflite
 from keras_convmixer.deployment.fold import fold
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.parts import architecture
@@ -48,24 +48,29 @@ def write(name, bundle, representative, folder, forms):
 def _makers(bundle, representative):
     """Form → the name of its file, and what writes it to a path."""
     plain, size = in_float32(bundle.model), bundle.preprocessing.input_size
-    handed_over, unfolded = prepared(plain), prepared(plain, folded=False)
+    unfolded = prepared(plain, folded=False)
     one_by_one = [image[None] for image in representative]
 
     def lite(convert, model, quantize):
         return lambda path: path.write_bytes(convert(model, size, quantize, one_by_one))
 
+    def server(format, quantize):
+        return lambda path: onnx_file.save(plain, path, format, quantize, one_by_one)
+
     makers = {
         "keras": ("model.keras", plain.save),
         "folded": ("folded.keras", lambda path: fold(plain).save(path)),
-        "saved_model": ("saved_model", lambda path: saved_model.save(handed_over, bundle.preprocessing, path)),
-        "onnx": ("model.onnx", lambda path: keras_export.save(handed_over, path, "onnx")),
+        "saved_model": ("saved_model", lambda path: saved_model.save(prepared(plain), bundle.preprocessing, path)),
     }
     for quantize, file_name in tflite.FILE_NAMES.items():
         form = "tflite" if quantize == "none" else f"tflite_{quantize}"
         makers[form] = file_name, lite(functools.partial(tflite.convert, logits=True), plain, quantize)
         makers[f"stock_{form}"] = f"stock_{form}.tflite", lite(converter.convert, unfolded, quantize)
-    for form in ("openvino", "openvino_bfloat16"):
-        makers[form] = "openvino", lambda path: keras_export.save(handed_over, path, "openvino")
+    servers = {"onnx": ("onnx", "none"), "onnx_int8": ("onnx", "int8"), "openvino_int8": ("openvino", "int8")}
+    servers |= dict.fromkeys(("openvino", "openvino_bfloat16"), ("openvino", "none"))
+    for form, (format, quantize) in servers.items():
+        file_name = onnx_file.FILE_NAMES[format][quantize]
+        makers[form] = file_name, server(format, quantize)
     for form in ("timm", "timm_compiled", "timm_bfloat16"):
         makers[form] = "model.safetensors", lambda path: _write_for_timm(plain, path)
     return makers

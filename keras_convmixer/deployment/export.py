@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_convmixer import bundles, files
 from keras_convmixer.data import datasets, decode
 from keras_convmixer.data.evaluation_stream import evaluation_batches
-from keras_convmixer.deployment import comparison, keras_export, lite_metadata, saved_model, tflite
+from keras_convmixer.deployment import comparison, lite_metadata, onnx_file, saved_model, tflite
 from keras_convmixer.deployment.comparison import TOLERANCES, Tolerance
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.deployment.report import FEW_IMAGES, Exported
@@ -22,8 +22,8 @@ from keras_convmixer.inference.evaluation import open_data
 from keras_convmixer.machine import usable_cores
 from keras_convmixer.web import site
 
-# format → the name of what is written; TFLite's depends on the quantization. The page of "web" runs a TFLite file.
-FORMATS = {"saved_model": "saved_model", "tflite": None, "onnx": "model.onnx", "openvino": "openvino"}
+# format → quantization → the name of what is written. The page of "web" runs a TFLite file.
+FORMATS = {"saved_model": {"none": "saved_model"}, "tflite": tflite.FILE_NAMES, **onnx_file.FILE_NAMES}
 WEB = "web"
 REPRESENTATIVE_IMAGES = 200
 FILE_IMAGES = 32
@@ -49,9 +49,10 @@ class _Choice:
             raise UserError(f"unknown format {self.format!r}; known: {', '.join([*FORMATS, WEB])}")
         if self.quantize not in tflite.FILE_NAMES:
             raise UserError(f"unknown quantize {self.quantize!r}; known: {', '.join(tflite.FILE_NAMES)}")
-        if self.quantize != "none" and self.format != "tflite":
-            raise UserError(f'quantize {self.quantize!r} is for format "tflite"; {self.format} is float32')
-        possible = ("uint8", "float32") if self.quantize == "int8" else ("float32",)
+        if self.quantize not in FORMATS[self.format]:
+            possible = " or ".join(FORMATS[self.format])
+            raise UserError(f"quantize {self.quantize!r} is not for {self.format}, which takes {possible}")
+        possible = ("uint8", "float32") if (self.format, self.quantize) == ("tflite", "int8") else ("float32",)
         if self.input_type not in (None, *possible):
             raise UserError(
                 f"input_type {self.input_type!r} is not for {self.format} with quantize {self.quantize!r}, "
@@ -61,14 +62,14 @@ class _Choice:
             raise UserError(f'author and license are for format "tflite"; {self.format} has no place for them')
         if self.threads is not None and self.threads < 1:
             raise UserError(f"threads must be at least 1, got {self.threads}")
-        if self.format in keras_export.NEEDS:
-            keras_export.check_installed(self.format)
+        if self.format in onnx_file.NEEDS:
+            onnx_file.check_installed(self.format)
         if keras.backend.backend() != "tensorflow":
             raise UserError("export works with Keras on TensorFlow only; set KERAS_BACKEND=tensorflow")
 
     @property
     def file_name(self):
-        return FORMATS[self.format] or tflite.FILE_NAMES[self.quantize]
+        return FORMATS[self.format][self.quantize]
 
 
 def export(
@@ -97,7 +98,7 @@ def export(
     of the outputs), `input.json` (what to do with an image before the model gets it), and the report as JSON, named
     after the file. A TFLite file has the first two inside as well, and metadata by which stock applications take
     it (see `lite_metadata`). The input is RGB in 0–255, normalised inside; the output is `probabilities`, and but
-    for TFLite `logits` too: see `saved_model.save`, `tflite.convert` and `keras_export.save`.
+    for TFLite `logits` too: see `saved_model.save`, `tflite.convert` and `onnx_graph`.
 
     Args:
         model, classes: what `load` takes: a folder, a name, a `keras.Model` with its class names...
@@ -105,13 +106,14 @@ def export(
         format: "saved_model", "tflite", or with the extra of that name "onnx" or "openvino"; "web" is a TFLite file
             with `features` and around it the page that classifies with it in a browser, see `web.site`. The page
             offers all `.tflite` files of the folder.
-        quantize: "none", "float16", "dynamic" or "int8"; for TFLite and the page only.
+        quantize: "none", "float16", "dynamic" or "int8" for TFLite and the page, "none" or "int8" for ONNX and
+            OpenVINO.
         data: what `--data` takes, or a folder or an archive of photographs without classes. Default: the data the
             model was trained on. The comparison is on its held-out images, or on all if none are held out; 200
             training images, where there are any, set int8's ranges.
         images: how many to compare on, at most, spread evenly over the split. Of fewer than 20 a warning is given.
         compare: whether to compare at all. Without that no data is looked at, but for int8's ranges.
-        input_type: what int8 takes for images, "uint8" (the default) or "float32".
+        input_type: what a TFLite file in int8 takes for images, "uint8" (the default) or "float32".
         logits: whether a TFLite file is to give the `logits` too.
         features: whether to give the last block's map too, as `features`; class activation maps need it.
         split: whether a TFLite file has large depthwise kernels as sums of smaller ones, see `lite_graph`.
@@ -182,10 +184,10 @@ def _export(bundle, out, choice, held_out, training, tolerance):
 
 def _write(model, preprocessing, choice, training, path):
     """Writes a float32 model in the form that was chosen. Images of `training` set int8's ranges."""
+    representative = []
+    if choice.quantize == "int8":
+        representative = _one_by_one(training.spread(REPRESENTATIVE_IMAGES), preprocessing)
     if choice.format == "tflite":
-        representative = []
-        if choice.quantize == "int8":
-            representative = _one_by_one(training.spread(REPRESENTATIVE_IMAGES), preprocessing)
         options = {name: getattr(choice, name) for name in ("split", "logits", "features")}
         options["input_type"] = choice.input_type or "uint8"
         path.write_bytes(
@@ -194,7 +196,7 @@ def _write(model, preprocessing, choice, training, path):
     elif choice.format == "saved_model":
         saved_model.save(prepared(model, features=choice.features), preprocessing, path)
     else:
-        keras_export.save(prepared(model, features=choice.features), path, choice.format)
+        onnx_file.save(model, path, choice.format, choice.quantize, representative, features=choice.features)
 
 
 def _compared(model, preprocessing, format, threads, images, path):

@@ -85,7 +85,12 @@ def fold(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: the model is not a ConvMixer of this package, or something was added to it.
     """
-    numbers, own = folded(model), parts(model)
+    return model_of(folded(model), model)
+
+
+def model_of(numbers: Folded, model: keras.Model) -> keras.Model:
+    """The inference in numbers as a `keras.Model`, with the input, top and data format of the one it came from."""
+    own = parts(model)
     activation, data_format = numbers.activation, own.patch_embedding.convolution.data_format
     dtype = _dtype(own)
 

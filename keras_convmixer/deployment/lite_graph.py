@@ -69,7 +69,7 @@ def lite_graph(numbers, *, integers=False, split=True, logits=False, features=Fa
         after = numbers.first
         for i, block in enumerate(numbers.blocks):
             kernel, bias = block.depthwise
-            # TFLite's tensors keep these names, by which `int8` finds them.
+            # TFLite's tensors keep these names, by which `lite_int8` finds them.
             with tf.name_scope(f"block_{i}"):
                 with tf.name_scope("x"):
                     x = each(affine, a, after)

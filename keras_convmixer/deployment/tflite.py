@@ -2,7 +2,7 @@
 
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_convmixer.deployment import converter, fold, int8
+from keras_convmixer.deployment import converter, fold, lite_int8
 from keras_convmixer.deployment.lite_graph import lite_graph
 
 # name → file name. "float16" halves the weights and computes in float32 where the hardware has nothing less;
@@ -36,12 +36,12 @@ def convert(model, input_size, quantize="none", representative=None, *, input_ty
     """
     numbers = fold.folded(model)
     if quantize == "int8":
-        return _in_order(int8.convert(numbers, input_size, representative, input_type=input_type, **graph))
+        return _in_order(lite_int8.convert(numbers, input_size, representative, input_type=input_type, **graph))
     # XNNPACK has no depthwise convolution of int8 weights and float32 activations. Where it does not take over the
     # float32 one either, since that is not split, int8 depthwise weights are the better ones.
     only_matrices = quantize == "dynamic" and graph.get("split", True)
     content = converter.convert(lite_graph(numbers, **graph), input_size, "none" if only_matrices else quantize)
-    return _in_order(int8.only_matrices(content) if only_matrices else content)
+    return _in_order(lite_int8.only_matrices(content) if only_matrices else content)
 
 
 def _in_order(content):

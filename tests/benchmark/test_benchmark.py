@@ -8,7 +8,7 @@ from keras_convmixer.benchmark.forms import OURS, STOCK
 from keras_convmixer.benchmark.measure import benchmark
 from keras_convmixer.benchmark.report import Benchmark, Row
 from keras_convmixer.cli import main
-from keras_convmixer.deployment import keras_export
+from keras_convmixer.deployment import onnx_file
 from keras_convmixer.progress import Progress
 
 
@@ -65,7 +65,7 @@ class InferenceSession:
 def test_every_form_is_measured_and_slow_or_broken_peers_hold_nobody_up(bundle, tmp_path, monkeypatch, capfd):
     modules = {
         "onnxruntime": ONNXRUNTIME,
-        "tf2onnx": "",
+        "onnx": "",
         "openvino": "",
         "torch": "",
         "timm": "raise RuntimeError('operator torchvision::nms does not exist\\nand more')",
@@ -74,12 +74,12 @@ def test_every_form_is_measured_and_slow_or_broken_peers_hold_nobody_up(bundle, 
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
 
-    def save(model, path, format):
+    def save(model, path, format, quantize, representative):
         if format == "openvino":
             raise RuntimeError("no plugin for this processor\nand more")
         path.write_text("")
 
-    monkeypatch.setattr(keras_export, "save", save)
+    monkeypatch.setattr(onnx_file, "save", save)
     monkeypatch.setattr(Progress.__init__, "__defaults__", (None, 0.0, 0.0))
     words = ["--peers", "--rounds", "3", "--images", "40", "--seconds", "1", "--out", str(tmp_path / "out")]
     assert main(["benchmark", str(bundle.path), *words]) == 0
@@ -91,7 +91,7 @@ def test_every_form_is_measured_and_slow_or_broken_peers_hold_nobody_up(bundle, 
     assert "(slow: 1 of 3 rounds, 24 of 40 images)" in out
     for form in ("timm", "timm_compiled", "timm_bfloat16"):
         assert rows[form]["error"] == "not available: RuntimeError: operator torchvision::nms does not exist"
-    for form in ("openvino", "openvino_bfloat16"):
+    for form in ("openvino", "openvino_bfloat16", "openvino_int8"):
         assert rows[form]["error"] == "not available: RuntimeError: no plugin for this processor"
     assert all(rows[form]["error"] == "" for form in (*OURS, *STOCK))
     # How far it is, form by form, and nothing of TensorFlow's.

@@ -83,7 +83,11 @@ def test_nothing_but_the_answer_is_printed(run, photo):
         ),
         (KeyError("weight"), "CONVMIXER_TRACEBACK=1 in the environment shows where", 70),
         (RuntimeError(), "a fault of this program, please report it at https://github.com/", 70),
-        (ImportError('onnx needs tf2onnx: python -m pip install "x"'), "convmixer: onnx needs tf2onnx: python", 1),
+        (
+            ImportError('onnx needs onnxruntime: python -m pip install "x"'),
+            "convmixer: onnx needs onnxruntime: python",
+            1,
+        ),
         (MemoryError(), "convmixer: MemoryError\n", 1),
         (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\na tensor"), "convmixer: OOM when", 1),
         (UserError("\x1b[31mred\x9b.png"), r"convmixer: \x1b[31mred\x9b.png", 1),

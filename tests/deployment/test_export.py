@@ -279,7 +279,9 @@ def test_data_can_be_named(bundle, tmp_path):
     [
         ({"format": "coreml"}, "unknown format 'coreml'; known: saved_model, tflite, onnx, openvino"),
         ({"format": "tflite", "quantize": "int4"}, "unknown quantize 'int4'; known: none, float16, dynamic, int8"),
-        ({"quantize": "int8"}, "is for format"),
+        ({"quantize": "int8"}, "quantize 'int8' is not for saved_model, which takes none$"),
+        ({"format": "onnx", "quantize": "dynamic"}, "'dynamic' is not for onnx, which takes none or int8"),
+        ({"format": "onnx", "quantize": "int8", "input_type": "uint8"}, "'int8', which takes float32"),
         ({"images": 0}, "images must be at least 1, got 0"),
         ({"threads": 0, "format": "tflite"}, "threads must be at least 1, got 0"),
     ],

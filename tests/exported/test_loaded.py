@@ -12,7 +12,7 @@ import tensorflow as tf
 import keras_convmixer
 from keras_convmixer import class_names
 from keras_convmixer.cli import main
-from keras_convmixer.deployment import keras_export
+from keras_convmixer.deployment import onnx_file
 from keras_convmixer.errors import UserError
 from keras_convmixer.exported import companions
 from keras_convmixer.exported.loaded import Runner
@@ -32,7 +32,7 @@ def exported(bundle, tmp_path_factory):
     made = {}
 
     def export(form):
-        for module in keras_export.NEEDS.get(form, ()):
+        for module in onnx_file.NEEDS.get(form, ()):
             pytest.importorskip(module)
         if form not in made:
             out = tmp_path_factory.mktemp(form)

@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from test_fold import randomised
 from test_lite_graph import run
 
-from keras_convmixer.deployment import converter, fold, int8, tflite
+from keras_convmixer.deployment import converter, fold, ranges, tflite
 from keras_convmixer.deployment.lite_graph import lite_graph
 from keras_convmixer.deployment.prepare import prepared
 
@@ -48,7 +48,7 @@ def test_dividing_channels_leaves_the_function(kernel_size, activation):
     numbers = fold.folded(model)
     rng = np.random.default_rng(1)
     divisors = [np.exp(rng.uniform(-2, 1, 32)).astype("float32") for _ in numbers.blocks]
-    graph = lite_graph(int8.divided(numbers, divisors), integers=True, logits=True)
+    graph = lite_graph(ranges.divided(numbers, divisors), integers=True, logits=True)
     images = pixels[:4].astype("float32")
     found = run(converter.convert(graph, model.input_shape[1:3]), images)["logits"]
     assert relative_error(found, keras.ops.convert_to_numpy(model(images))) < 1e-5

@@ -26,7 +26,7 @@ class Rounding(NamedTuple):
     """
 
     given: tuple[float, float]
-    made: tuple[float, float] | None
+    made: tuple[float, float] | None = None
 
 
 def onnx_graph(numbers, input_size, *, features=False, roundings=None):

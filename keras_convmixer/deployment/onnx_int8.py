@@ -26,35 +26,40 @@ def convert(model, representative, *, runtime, features=False):
         features: whether to give the last block's map too.
     """
     images, numbers = [np.asarray(image) for image in representative], fold.folded(model)
-    seen = _observed(fold.model_of(numbers, model), images)
-    divisors, ranges_of_x = zip(*ranges.divisors(numbers, [[x, z] for (x, _), (z, _) in _blocks(seen)]))
+    seen = _blocks(_observed(fold.model_of(numbers, model), images))
+    divisors, ranges_of_x = zip(*ranges.divisors(numbers, [[x, z] for (x,), (z,) in seen]))
     numbers = ranges.divided(numbers, divisors)
-    seen = _observed(fold.model_of(numbers, model), images)
+    seen = _blocks(_observed(fold.model_of(numbers, model), images, sums=runtime == "onnx"))
     before_gelu = numbers.activation is keras.activations.gelu
     roundings = []
-    for range_of_x, (depthwise, pointwise) in zip(ranges_of_x, _blocks(seen)):
+    for range_of_x, (depthwise, pointwise) in zip(ranges_of_x, seen):
         range_of_z = ranges.on_grid(*ranges.best_range(pointwise[0]))
-        for given, (_, sums) in ((range_of_x, depthwise), (range_of_z, pointwise)):
-            made = ranges.on_grid(*ranges.best_range(sums, before_gelu=before_gelu))
-            roundings.append(Rounding(given, made if runtime == "onnx" else None))
+        for given, (_, *sums) in ((range_of_x, depthwise), (range_of_z, pointwise)):
+            made = [ranges.on_grid(*ranges.best_range(one, before_gelu=before_gelu)) for one in sums]
+            roundings.append(Rounding(given, *made))
     return onnx_graph(numbers, model.input_shape[1:3], features=features, roundings=roundings)
 
 
-def _observed(model, images):
-    """What goes into each convolution of a folded model, and what comes out before its activation, as `Seen`."""
+def _observed(model, images, sums=False):
+    """For each convolution of a folded model a list of `Seen`: what goes in and, if asked for, what comes out before
+    the activation.
+    """
     tensors = []
     for layer in model.layers:
         if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
-            bare = type(layer).from_config(layer.get_config() | {"activation": None, "name": f"{layer.name}_bare"})
-            tensors.append((layer.input, bare(layer.input)))
-            bare.set_weights(layer.get_weights())
+            tensors.append([layer.input])
+            if sums:
+                own = {"activation": None, "name": f"{layer.name}_sums"}
+                bare = type(layer).from_config(layer.get_config() | own)
+                tensors[-1].append(bare(layer.input))
+                bare.set_weights(layer.get_weights())
     probe = keras.Model(model.input, tensors)
     in_graph = tf.function(lambda image: probe(image, training=False))
-    seen = [(ranges.Seen(), ranges.Seen()) for _ in tensors]
+    seen = [[ranges.Seen() for _ in own] for own in tensors]
     with Progress("setting ranges by images", len(images)) as progress:
         for image in images:
-            for pair, values in zip(seen, in_graph(tf.constant(image))):
-                for one, value in zip(pair, values):
+            for own, values in zip(seen, in_graph(tf.constant(image))):
+                for one, value in zip(own, values):
                     one.add(value.numpy())
             progress.update()
     return seen

@@ -38,6 +38,11 @@ class Hardware:
         by_vectors = "avx512_bf16" in self.flags and self.vendor == "AuthenticAMD"
         return self.kind == "TPU" or "amx_bf16" in self.flags or by_vectors
 
+    @property
+    def is_slow_in_bfloat16(self):
+        """Whether it is known to compute slower in bfloat16 than in float32."""
+        return self.kind == "CPU" and bool(self.flags) and not self.is_fast_in_bfloat16
+
 
 def policy(precision, hardware):
     """Keras's dtype policy for a recipe's `training.precision`.
@@ -53,10 +58,13 @@ def policy(precision, hardware):
 
 
 def said(precision, machine):
-    """The policy for a `Hardware`, said on stderr where the recipe leaves it open."""
+    """The policy for a `Hardware`. What the recipe leaves open, or asks for in vain, is said on stderr."""
     found = policy(precision, machine)
     if found != precision:
         print(f"training.precision: {precision} is {found} on this hardware", file=sys.stderr)
+    elif precision == "mixed_bfloat16" and machine.is_slow_in_bfloat16:
+        words = "is slower than float32 on this processor, without AVX-512 many times; mixed takes what is faster"
+        print(f"training.precision: {precision} {words}", file=sys.stderr)
     return found
 
 

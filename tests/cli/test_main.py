@@ -163,3 +163,24 @@ def test_what_the_converter_and_libjpeg_say_is_held_back(run, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.stderr == ""
         assert done.stdout
+
+
+ONEDNN = """
+import os
+from unittest import mock
+from keras_convmixer.cli import main
+with mock.patch("keras_convmixer.cli.main.cpu_flags", {flags!r}.split):
+    main(["recipe", "show", "digits"])
+print(os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
+"""
+
+
+@pytest.mark.parametrize(
+    "flags, given, expected",
+    [("sse avx2", {}, "1"), ("sse", {}, "None"), ("avx2", {"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")],
+)
+def test_tensorflow_takes_onednn_where_there_is_avx2_unless_told_otherwise(flags, given, expected):
+    code = ONEDNN.format(flags=flags)
+    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"} | given
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == expected

@@ -54,3 +54,12 @@ def test_what_a_recipe_leaves_open_is_said(capsys):
     assert capsys.readouterr().err == "training.precision: mixed is mixed_bfloat16 on this hardware\n"
     assert said("float32", AMPERE) == "float32"
     assert capsys.readouterr().err == ""
+
+
+def test_bfloat16_where_it_is_slow_is_said(capsys):
+    for machine in (PLAIN, COOPER_LAKE):
+        assert said("mixed_bfloat16", machine) == "mixed_bfloat16"
+        assert capsys.readouterr().err.startswith("training.precision: mixed_bfloat16 is slower than float32 on")
+    for machine in (ZEN4, SAPPHIRE_RAPIDS, AMPERE, VOLTA, Hardware("TPU"), Hardware("CPU")):
+        assert said("mixed_bfloat16", machine) == "mixed_bfloat16"
+        assert capsys.readouterr().err == ""

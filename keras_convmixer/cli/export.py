@@ -21,8 +21,8 @@ def add_arguments(parser):
         "--quantize",
         choices=("none", "float16", "dynamic", "int8"),
         default="none",
-        help="TFLite's numbers: dynamic has int8 weights, int8 is integers throughout; onnx and openvino know int8 too "
-        "(default: none, float32)",
+        help="TFLite's numbers: dynamic has int8 weights, int8 is integers throughout; onnx and openvino know int8 "
+        "too (default: none, float32)",
     )
     parser.add_argument("--out", required=True, help="folder to write to")
     parser.add_argument(

@@ -41,7 +41,7 @@ def convert(model, representative, *, runtime, features=False):
 
 
 def _observed(model, images, sums=False):
-    """For each convolution of a folded model a list of `Seen`: what goes in and, if asked for, what comes out before
+    """For each convolution of a folded model a list of `Seen`: what goes in and, with `sums`, what comes out before
     the activation.
     """
     tensors = []

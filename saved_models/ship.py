@@ -24,6 +24,8 @@ from keras_convmixer.recipes import Recipe
 
 HERE = Path(__file__).parent
 COPIED = ("model.keras", "preprocessing.json", "classes.txt", "history.csv", "training_images.npy")
+# what was changed of the recipe in the middle of a run
+CHANGES = "changes.json"
 FILES = {"none": "model.tflite", "int8": "model_int8.tflite"}
 
 # What a run cannot know: what its images are, whose, and what a model of them is no use for.
@@ -68,6 +70,8 @@ def main():
 def write(run, first, folder, of, data):
     for name in COPIED:
         shutil.copy(run / name, folder)
+    if (run / CHANGES).exists():
+        shutil.copy(run / CHANGES, folder)
     # Where files lay on one machine is of no use on another.
     elsewhere = {"data": {"source": of}}
     if first:
@@ -124,6 +128,13 @@ def draw(history, path):
     figure.savefig(path, dpi=110)
 
 
+def changed(changes):
+    """What was changed in the middle of a run, each in a few words."""
+    for change in changes:
+        for key, (before, after) in change["changes"].items():
+            yield f"`{key}` was {before} and became {after} after {change['after']}"
+
+
 def card(folder, of, metrics, histories, evaluation):
     low, high = metrics["top1_interval"]
     *_, last = histories
@@ -136,6 +147,8 @@ def card(folder, of, metrics, histories, evaluation):
         how = "trained with `first_recipe.yaml` from random weights, then with `recipe.yaml` from where that ended"
         planned = yaml.safe_load((folder / "first_recipe.yaml").read_text(encoding="utf-8"))["training"]["epochs"]
         epochs = f"{len(histories[0])} of {planned} epochs, then {len(last)} epochs"
+    if (folder / CHANGES).exists():
+        epochs += f" ({'; '.join(changed(json.loads((folder / CHANGES).read_text(encoding='utf-8'))))})"
     sizes = {name: (folder / name).stat().st_size / 1e6 for name in ("model.keras", *FILES.values())}
     top1 = {"model.keras": metrics["top1"]} | metrics["tflite_top1"]
     rows = [f"| `{name}` | {sizes[name]:.2f} MB | {100 * top1[name]:.2f} % |" for name in sizes]

@@ -91,10 +91,9 @@ def _inputs(content, code):
 def _operators(content):
     """The graph of a file, and its operators, each with its code before it."""
     model = _parsed(content)
+    graph = model.subgraphs[0]
     codes = [flatbuffer_utils.get_builtin_code_from_operator_code(code) for code in model.operatorCodes]
-    return model.subgraphs[0], [
-        (codes[operator.opcodeIndex], operator) for operator in model.subgraphs[0].operators
-    ]
+    return graph, [(codes[operator.opcodeIndex], operator) for operator in graph.operators]
 
 
 def only_matrices(content):

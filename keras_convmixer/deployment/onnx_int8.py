@@ -29,7 +29,7 @@ def convert(model, representative, *, runtime, features=False):
     seen = _blocks(_observed(fold.model_of(numbers, model), images))
     divisors, ranges_of_x = zip(*ranges.divisors(numbers, [[x, z] for (x,), (z,) in seen]))
     numbers = ranges.divided(numbers, divisors)
-    seen = _blocks(_observed(fold.model_of(numbers, model), images, sums=runtime == "onnx"))
+    seen = _blocks(_observed(fold.model_of(numbers, model), images, counted=True, sums=runtime == "onnx"))
     before_gelu = numbers.activation is keras.activations.gelu
     roundings = []
     for range_of_x, (depthwise, pointwise) in zip(ranges_of_x, seen):
@@ -40,9 +40,9 @@ def convert(model, representative, *, runtime, features=False):
     return onnx_graph(numbers, model.input_shape[1:3], features=features, roundings=roundings)
 
 
-def _observed(model, images, sums=False):
-    """For each convolution of a folded model a list of `Seen`: what goes in and, with `sums`, what comes out before
-    the activation.
+def _observed(model, images, *, counted=False, sums=False):
+    """For each convolution of a folded model a list of `Seen`, counted or not: what goes in and, with `sums`, what
+    comes out before the activation.
     """
     tensors = []
     for layer in model.layers:
@@ -55,7 +55,7 @@ def _observed(model, images, sums=False):
                 bare.set_weights(layer.get_weights())
     probe = keras.Model(model.input, tensors)
     in_graph = tf.function(lambda image: probe(image, training=False))
-    seen = [[ranges.Seen() for _ in own] for own in tensors]
+    seen = [[ranges.Seen(counted) for _ in own] for own in tensors]
     with Progress("setting ranges by images", len(images)) as progress:
         for image in images:
             for own, values in zip(seen, in_graph(tf.constant(image))):

@@ -28,7 +28,7 @@ def lite_graph(numbers, *, integers=False, split=True, logits=False, features=Fa
 
     Args:
         numbers: what `fold.folded` gives for a `ConvMixer` that ends in logits.
-        integers: whether it is to be quantized to integers throughout.
+        integers: whether its blocks are to be quantized to integers.
         split: whether to split depthwise kernels of more than 25 taps, and the channels into groups.
         logits, features: whether to give the logits, and the last block's map, too.
 
@@ -65,11 +65,12 @@ def lite_graph(numbers, *, integers=False, split=True, logits=False, features=Fa
         return each(lambda x, kernel, bias: activation(_conv(x, kernel, bias, stride)), [x] * groups, numbers)
 
     def function(images):
-        a = convolution(images, numbers.patches, numbers.patches.kernel.shape[0])
+        # TFLite's tensors keep the names of scopes, by which `lite_int8` finds them.
+        with tf.name_scope("patches"):
+            a = convolution(images, numbers.patches, numbers.patches.kernel.shape[0])
         after = numbers.first
         for i, block in enumerate(numbers.blocks):
             kernel, bias = block.depthwise
-            # TFLite's tensors keep these names, by which `lite_int8` finds them.
             with tf.name_scope(f"block_{i}"):
                 with tf.name_scope("x"):
                     x = each(affine, a, after)

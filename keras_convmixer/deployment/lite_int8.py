@@ -1,6 +1,8 @@
 """A ConvMixer in integers of 8 bits as a TFLite file, rounded as `ranges` says.
 
-After the average, the head computes in float32, from int8 weights: logits are not rounded.
+The patch embedding computes in float32: it is a hundredth of the work, and its kernels, of few weights and often
+close to differences of pixels, lose more to 8 bits than the rest. After the average, the head computes in float32
+from int8 weights: logits are not rounded.
 """
 
 import contextlib
@@ -19,8 +21,8 @@ from keras_convmixer.deployment import converter, ranges
 from keras_convmixer.deployment.lite_graph import lite_graph
 from keras_convmixer.machine import usable_cores
 
-SUMS = (schema.BuiltinOperator.ADD, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
-FLOAT = (TFLOperationName.INPUT, TFLOperationName.OUTPUT, TFLOperationName.SOFTMAX)
+COUNTED = (schema.BuiltinOperator.ADD, schema.BuiltinOperator.DEPTHWISE_CONV_2D, schema.BuiltinOperator.GELU)
+PATCHES = "^patches/"
 
 
 def convert(numbers, input_size, representative, *, input_type="uint8", **graph):
@@ -49,7 +51,7 @@ def convert(numbers, input_size, representative, *, input_type="uint8", **graph)
     divisors, ranges_of_x = zip(*ranges.divisors(numbers, _by_block(seen, len(numbers.blocks))))
     content = in_float(ranges.divided(numbers, divisors))
     into_gelu, found = _inputs(content, schema.BuiltinOperator.GELU), {}
-    for name, tensor in _observed(content, images, counted=SUMS).items():
+    for name, tensor in _observed(content, images, counted=COUNTED).items():
         block = re.match(r"block_(\d+)/x/", name)
         best = ranges.best_range(tensor, before_gelu=name in into_gelu)
         found[name] = ranges_of_x[int(block[1])] if block else best
@@ -73,13 +75,24 @@ def _observed(content, images, counted):
             model_content=content, num_threads=usable_cores(), experimental_preserve_all_tensors=True
         )
     interpreter.allocate_tensors()
-    seen = {tensor: ranges.Seen(counted=code in counted) for tensor, code in made.items()}
+    weights = _weights(interpreter, operators)
+    seen = {tensor: ranges.Seen(code in counted, weights.get(tensor)) for tensor, code in made.items()}
     for image in images:
         interpreter.set_tensor(graph.inputs[0], image)
         interpreter.invoke()
         for tensor, found in seen.items():
             found.add(interpreter.get_tensor(tensor))
     return {graph.tensors[tensor].name.decode(): found for tensor, found in seen.items()}
+
+
+def _weights(interpreter, operators):
+    """Tensor → what the error of each of its channels weighs, of those that 1×1 depthwise kernels multiply."""
+    kernels = {
+        operator.inputs[0]: interpreter.get_tensor(operator.inputs[1])
+        for code, operator in operators
+        if code == schema.BuiltinOperator.DEPTHWISE_CONV_2D
+    }
+    return {tensor: np.square(kernel.ravel()) for tensor, kernel in kernels.items() if kernel.shape[1:3] == (1, 1)}
 
 
 def _inputs(content, code):
@@ -118,14 +131,16 @@ def _everything(content, found, input_type):
     quantizer = Quantizer(content)
     quantizer.add_static_config(".*", TFLOperationName.ALL_SUPPORTED, 8, 8)
     quantizer.add_dynamic_config(".*", TFLOperationName.FULLY_CONNECTED, 8)
-    for operation in FLOAT:
+    quantizer.update_quantization_recipe(PATCHES, TFLOperationName.ALL_SUPPORTED, algorithm_key="no_quantize")
+    for operation in (TFLOperationName.OUTPUT, TFLOperationName.SOFTMAX):
         quantizer.update_quantization_recipe(".*", operation, algorithm_key="no_quantize")
+    if input_type == "float32":
+        quantizer.update_quantization_recipe(".*", TFLOperationName.INPUT, algorithm_key="no_quantize")
     model = _quantized(quantizer, bounds)
     if input_type == "uint8":
-        # The first operation quantizes float32 images. It takes uint8 ones as well.
+        # The first operation makes floats of int8. It takes uint8 as well.
         images = model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]]
-        images.type, images.quantization = schema.TensorType.UINT8, schema.QuantizationParametersT()
-        images.quantization.scale, images.quantization.zeroPoint = [1.0], [0]
+        images.type, images.quantization.zeroPoint = schema.TensorType.UINT8, [0]
     return _written(model)
 
 

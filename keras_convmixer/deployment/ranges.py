@@ -8,8 +8,9 @@ each is worth):
   each channel of x, and of the block's sum z, is divided by a number that makes its shift a whole multiple of the
   scale. The kernels before and after make up for that, and their weights have a scale for each channel.
 - By the same means, channels of a small range are enlarged half the way (in the logarithm) to the largest one's.
-- The range of a sum or of a part of it is the one with the least squared error, which leaves rare outliers out.
-  What goes into a GELU is cut where nothing comes out.
+- The range of a sum, of a part of it, or of what comes out of a GELU is the one with the least squared error, which
+  leaves rare outliers out. An error counts by what its channel is multiplied with afterwards. What goes into a GELU
+  is cut where nothing comes out.
 
 In every range 0 is a whole number of steps from its ends, as runtimes want it.
 """
@@ -32,10 +33,12 @@ class Seen:
     Attributes:
         low, high: least and greatest value of each channel, `(channels,)`.
         counts: how often each float16 number occurred, by its bits, among the values rounded to float16; or None.
+            With `weights`, `(channels,)`, a value counts as much as its channel's.
     """
 
-    def __init__(self, counted=True):
+    def __init__(self, counted=True, weights=None):
         self.low, self.high, self.counts = np.inf, -np.inf, 0 if counted else None
+        self._weights = weights
 
     def add(self, values):
         """Looks at an image's values `(..., channels)`."""
@@ -43,7 +46,8 @@ class Seen:
         self.low, self.high = np.minimum(self.low, values.min(0)), np.maximum(self.high, values.max(0))
         if self.counts is not None:
             some = values[:: -(-values.size // MOST_COUNTED)].astype("float16")
-            self.counts = self.counts + np.bincount(some.view("uint16").ravel(), minlength=2**16)
+            weights = None if self._weights is None else np.broadcast_to(self._weights, some.shape).ravel()
+            self.counts = self.counts + np.bincount(some.view("uint16").ravel(), weights, minlength=2**16)
 
 
 def divisors(numbers, seen):

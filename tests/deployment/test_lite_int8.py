@@ -42,6 +42,19 @@ def test_is_closer_to_the_model_than_stock_int8(kernel_size, activation):
     assert error < 0.8 * stock_error
 
 
+def test_a_patch_embedding_of_differences_is_not_rounded():
+    """Its weights cancel out, and what 8 bits make of them does not: it would see how bright a pale image is."""
+    model, pixels = small(3, "gelu")
+    pixels = 200 + pixels // 8
+    embedding = model.get_layer("patch_embedding")
+    kernel, bias = embedding.get_weights()
+    embedding.set_weights([(kernel - kernel.mean((0, 1, 2))) * 64, bias])
+    size, representative = model.input_shape[1:3], [image[None].astype("float32") for image in pixels[:32]]
+    content = tflite.convert(model, size, "int8", representative, logits=True)
+    expected = keras.ops.convert_to_numpy(model(pixels.astype("float32")))
+    assert relative_error(run(content, pixels)["logits"], expected) < 0.03
+
+
 @pytest.mark.parametrize("kernel_size, activation", KINDS)
 def test_dividing_channels_leaves_the_function(kernel_size, activation):
     model, pixels = small(kernel_size, activation)

@@ -46,6 +46,16 @@ def test_what_was_seen_is_of_all_images():
     assert seen.counts.sum() == 4
 
 
+def test_a_channel_that_weighs_nothing_has_no_say_in_the_range():
+    values = np.random.default_rng(0).normal(size=(500, 2)).astype("float16").astype("float32") * [1, 50]
+    plain, weighted, alone = ranges.Seen(), ranges.Seen(weights=np.array([1.0, 0.0])), ranges.Seen()
+    for seen, its in ((plain, values), (weighted, values), (alone, values[:, :1])):
+        seen.add(its)
+    assert weighted.counts.sum() == alone.counts.sum() == 500
+    assert (weighted.counts == alone.counts).all()
+    assert ranges.best_range(weighted)[1] < 0.2 * ranges.best_range(plain)[1]
+
+
 def test_nothing_is_kept_of_what_gelu_cuts():
     seen = ranges.Seen()
     seen.add(np.array([[-50.0], [3.0]], "float32"))

@@ -31,6 +31,7 @@ BENCHMARKS = {
     "input": "python benchmarks/input_throughput.py --data PHOTOS",
     "input_memory": "python benchmarks/input_throughput.py --data PHOTOS --memory",
     "training_input": "python benchmarks/training_input.py --recipe cifar10 --data CIFAR10",
+    "training_overhead": "python benchmarks/training_overhead.py",
 }
 _PROGRAMS = {"python": [sys.executable], "convmixer": [sys.executable, "-m", "keras_convmixer"]}
 _LAST_LINES = 5

@@ -3,10 +3,10 @@
     python benchmarks/training_overhead.py                                # digits, whose steps are short
     python benchmarks/training_overhead.py --recipe cifar10 --data PATH_OR_TFDS_NAME --epochs 2 --rounds 2
 
-Both train the same model, compiled alike, on the same batches, and measure it on the held-out images after every epoch.
-`train` also writes checkpoints, the model, its history and TensorBoard's logs, draws its progress line, watches the
-loss and waits for signals. They take turns, each time in a process of its own. An epoch is from its beginning to the
-next one's; the first of a run, in which everything is compiled, does not count.
+Both train the same model, compiled alike, on the same batches, and measure it on the held-out images after every
+epoch. `train` also writes checkpoints, the model, its history and TensorBoard's logs, draws its progress line,
+watches the loss and waits for signals. They take turns, each time in a process of its own. An epoch is from its
+beginning to the next one's; the first of a run, in which everything is compiled, does not count.
 """
 
 import argparse

@@ -2,7 +2,6 @@
 
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 
 
@@ -38,6 +37,8 @@ def _cpuinfo():
 
 def versions(*packages):
     """Python's version, and those of the packages that are installed, by name."""
+    from importlib import metadata  # a fifth of the time that --help takes, which needs no versions
+
     found = {"python": platform.python_version()}
     for name in packages:
         try:

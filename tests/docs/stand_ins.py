@@ -46,9 +46,7 @@ INSTEAD = (
     ('{"training": {"epochs": 12}}', '{"training": {"epochs": 1}, "model": {"dim": 8, "depth": 1}}'),
     (
         '{"data": {"source": "photos"}, "training": {"epochs": 20}}',
-        '{"data": {"source": "photos"}, "training": {"epochs": 1}, "model": {"weights": "SHIPPED"}}'.replace(
-            "SHIPPED", _SHIPPED
-        ),
+        '{"data": {"source": "photos"}, "training": {"epochs": 1}, "model": {"weights": "' + _SHIPPED + '"}}',
     ),
     (
         "dataset: tf.data.Dataset  # of such dictionaries",
@@ -101,7 +99,7 @@ NOT_RUN = (
         "python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder": "runs these tests",
         "python -m build": "a package of its own; the workflow of a release runs it",
         "python examples/ray_predict.py exported/model.tflite photos/ predictions/ --workers 4": "ray is no test's",
-        "DATA=/images WORKDIR=/runs/imagenet sbatch examples/slurm.sbatch": "SLURM; tests/training/test_hosts.py",
+        "DATA=/images WORKDIR=/runs/imagenet sbatch examples/slurm.sbatch": "SLURM; tests/cli/test_launch.py",
         "import wandb": "an account, and a package that no extra has",
         "import mlflow": "a package that no extra has",
     }

@@ -34,6 +34,8 @@ def main():
     arguments = parser.parse_args()
 
     files = listing(arguments.data)
+    if len(files[1]) < BATCH:
+        parser.error(f"{arguments.data} has {len(files[1])} images, fewer than a batch of {BATCH}")
     if arguments.memory:
         memory(ours(files, arguments.recipe))
         return

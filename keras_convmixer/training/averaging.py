@@ -104,10 +104,12 @@ def _read(path):
     # A clone trains, which draws its dropout from seeds of its own.
     keys = [key for key in sorted(arrays) if key.startswith("model/") and "seed_generator" not in key]
     weights = [arrays[key] for key in keys]
-    if [weight.shape for weight in weights] != [weight.shape for weight in bundle.model.get_weights()]:
-        raise UserError(f"{path} is not a checkpoint of the model in {bundle.path}")
-    bundle.model.set_weights(weights)
-    return bundle
+    # The head of a frozen backbone is trained by itself (see `frozen_features`).
+    for trained in (bundle.model, bundle.model.get_layer("head")):
+        if [weight.shape for weight in weights] == [weight.shape for weight in trained.get_weights()]:
+            trained.set_weights(weights)
+            return bundle
+    raise UserError(f"{path} is not a checkpoint of the model in {bundle.path}")
 
 
 def _kind(bundle):

@@ -20,14 +20,15 @@ def test_the_python_says_what_predict_says(bundle, held_out, tmp_path):
     (script,) = re.findall(r"```python\n(.+?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     photo = Image.new("RGB", (60, 40))
     photo.paste(Image.fromarray(held_out[0].astype("uint8")).resize((40, 40), Image.Resampling.BICUBIC), (10, 0))
-    photo.save(tmp_path / "photo.png")
+    photo.save(tmp_path / "photo.jpg", "png")  # JPEG would change it
     report = export(bundle, tmp_path / "out", format="tflite", compare=False)
-    shutil.copy(report.path, tmp_path / "model.tflite")
+    (tmp_path / "exported").mkdir()
+    shutil.copy(report.path, tmp_path / "exported" / "model_int8.tflite")
     command = [sys.executable, "-c", ABSENT + script]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     said = [(name, float(score)) for score, name in map(str.split, done.stdout.splitlines())]
-    expected = predict(tmp_path / "model.tflite", tmp_path / "photo.png")[0].classes
+    expected = predict(report.path, tmp_path / "photo.jpg")[0].classes
     assert len(said) == 5
     assert said[0][0] == expected[0][0]
     # Pillow and TensorFlow resize alike, but not to the last bit.

@@ -1,51 +1,21 @@
 """What the documentation has in blocks of code: commands that the parser takes, Python that type-checks, YAML."""
 
 import re
-import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
-from markdown_it import MarkdownIt
+from code_blocks import ROOT, blocks, commands
 
 from keras_convmixer.cli.main import parser
 from keras_convmixer.experiments.sweep import Grid
 from keras_convmixer.recipes import Recipe
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "saved_models").rglob("*.md")])
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RECIPES = sorted((ROOT / "keras_convmixer" / "recipes").glob("*.yaml"))
-COMMAND = re.compile(r"^[!$%]?\s*(?:\S*[/\\])?convmixer(?:\.exe)?\s+(.+)$")
 PYTHON_UNMARKED = re.compile(r"^(import|from) keras_convmixer\b", re.MULTILINE)
-
-
-def blocks(text, language=None):
-    """The blocks of code of a page: all, or those of a language."""
-    tokens = MarkdownIt("commonmark").parse(text)
-    found = [token for token in tokens if token.type in ("fence", "code_block")]
-    return [token.content for token in found if language in (None, token.info.strip())]
-
-
-def commands(text):
-    """The words after `convmixer` of each line of a block that is such a command."""
-    lines = re.sub(r"\\\n\s*", "", text).splitlines()
-    found = (COMMAND.match(re.sub(r"(^|\s)#.*", "", line).strip()) for line in lines)
-    return [_words(match[1]) for match in found if match]
-
-
-def _words(text):
-    """As a shell splits them, up to a redirection or a pipe."""
-    lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
-    lexer.escape, lexer.commenters, lexer.whitespace_split = "", "", True
-    words = []
-    for word in lexer:
-        if set(word) <= set("|&;<>()"):
-            break
-        words.append(word)
-    return words
 
 
 def code(path):

@@ -1,6 +1,7 @@
 """Averaged weights, and BatchNorm's statistics measured anew."""
 
 import dataclasses
+import re
 import shutil
 
 import keras
@@ -16,6 +17,7 @@ from keras_convmixer.model import ConvMixer
 from keras_convmixer.parts import parts
 from keras_convmixer.preprocessing import Preprocessing
 from keras_convmixer.recipes import Recipe
+from keras_convmixer.training import checkpoint
 
 RECIPE = {
     "model": {"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 2, "input_size": [8, 8], "crop": 1.0},
@@ -98,6 +100,22 @@ def test_checkpoints_of_a_run(run, tmp_path, capsys):
         np.testing.assert_array_equal(ours, theirs)
     mean, final = (weights(path)[0] for path in (tmp_path / "out", run))
     assert not np.array_equal(mean, final)
+
+
+def test_checkpoints_of_a_head_that_was_trained_alone(run, tmp_path):
+    settings = {"model": RECIPE["model"] | {"weights": str(run), "dropout": 0.1}}
+    settings["training"] = RECIPE["training"] | {"freeze_backbone": True, "cached_crops": 1}
+    keras_convmixer.train(Recipe.load("digits", settings), tmp_path / "head", verbose=0)
+    checkpoints = sorted((tmp_path / "head" / "checkpoints").glob("*.safetensors"))
+    arrays = [checkpoint.read(path)[0] for path in checkpoints]
+    first, second = [[one[key] for key in sorted(one) if re.match("model/.*head", key)] for one in arrays]
+    keras_convmixer.average(checkpoints, tmp_path / "out", images=0)
+    *backbone, kernel, bias = weights(tmp_path / "out")
+    for found, ours, theirs in zip((kernel, bias), first, second, strict=True):
+        np.testing.assert_allclose(found, (ours + theirs) / 2, rtol=1e-5, atol=1e-7)
+        assert not np.array_equal(ours, theirs)
+    for ours, theirs in zip(backbone, weights(run)):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_bad_input_is_one_line(run, other, tmp_path, capsys):

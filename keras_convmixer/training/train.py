@@ -32,6 +32,7 @@ from keras_convmixer.training.interruption import Interruption
 from keras_convmixer.training.progress_line import watched
 from keras_convmixer.training.progressive_resizing import check, pieces, resized
 from keras_convmixer.training.sources import OwnData, RecipeData
+from keras_convmixer.training.tensorboard import Pictures
 from keras_convmixer.training.validation import Validation
 
 _MOST_ROLLBACKS = 3
@@ -156,7 +157,8 @@ def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbos
             if hosts.first:
                 for of_its_end in ("metrics.json", REPORT):
                     (workdir / of_its_end).unlink(missing_ok=True)
-                last.insert(1, keras.callbacks.TensorBoard(workdir / "logs"))
+                logs = workdir / "logs"
+                last[1:1] = [keras.callbacks.TensorBoard(logs), Pictures(logs / "images", bundle, source, training)]
             said = header(workdir, recipe, bundle, source, hardware, precision, frozen, start, hosts)
             with watched(said, source, training.epochs, verbose if hosts.first else 0) as line, hosts.scope():
                 _fit(trained, bundle.preprocessing, checkpoints, training, first, [*line, *last])

@@ -1,8 +1,8 @@
-"""Kills a training of the digits at random times, and compares what it ends in with one that was left alone.
+"""Kills a training at random times, and compares what it ends in with one that was left alone.
 
-    python tests/kill_training.py                     # 20 kills
+    python tests/kill_training.py                     # the digits, 20 kills
     python tests/kill_training.py --kills 5 --seed 7
-    python tests/kill_training.py --recipe cifar10 --set model.dim=16 training.epochs=2 --seconds 60
+    python tests/kill_training.py --recipe cifar10 --data photos/ --set model.dim=16 training.epochs=2 --seconds 60
 
 Each kill is a SIGKILL of the whole process, at a time drawn anew, from its first new checkpoint on; then the same
 command goes on. At the end weights must be equal to the bit, the figures of `history.csv` to rounding, and nothing
@@ -38,10 +38,11 @@ sys.exit(main())
 TIMES = ("seconds", "images_per_second")
 
 
-def training(recipe, settings, folder):
+def training(arguments, folder):
     """The process of a training, which has begun."""
-    words = ["train", "--recipe", recipe, "--workdir", str(folder)]
-    words += [word for setting in (*settings, INTERVAL) for word in ("--set", setting)]
+    words = ["train", "--recipe", arguments.recipe, "--workdir", str(folder)]
+    words += ["--data", arguments.data] if arguments.data else []
+    words += [word for setting in (*arguments.set, INTERVAL) for word in ("--set", setting)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     log = (folder.parent / f"{folder.name}.log").open("ab")
     return subprocess.Popen([sys.executable, "-c", _MAIN, *words], stdout=log, stderr=log, env=environment)
@@ -91,21 +92,22 @@ def main():
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recipe", default="digits")
+    parser.add_argument("--data", help="images to train on, instead of the recipe's own")
     parser.add_argument("--set", nargs="*", default=SETTINGS)
     parser.add_argument("--seconds", type=float, default=1.5, help="at most, from the first new checkpoint on")
     arguments = parser.parse_args()
     rng, folder = random.Random(arguments.seed), Path(tempfile.mkdtemp(prefix="kill-"))
     whole, parts = folder / "whole", folder / "parts"
-    if training(arguments.recipe, arguments.set, whole).wait():
+    if training(arguments, whole).wait():
         sys.exit(f"the training itself fails: see {folder}/whole.log")
     kills, where = 0, []
     for _ in tqdm(range(arguments.kills), "kills"):
-        process = training(arguments.recipe, arguments.set, parts)
+        process = training(arguments, parts)
         if not killed(process, parts, rng.uniform(0, arguments.seconds)):
             break
         kills += 1
         where += checkpoints(parts)[-1:]
-    if training(arguments.recipe, arguments.set, parts).wait():
+    if training(arguments, parts).wait():
         sys.exit(f"a training that was killed does not go on: see {folder}/parts.log")
     within = sum("-000000-steps" not in name for name in where)
     print(f"{kills} kills, {within} of them with a checkpoint within an epoch as the newest")

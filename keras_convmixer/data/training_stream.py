@@ -87,8 +87,7 @@ def training_batches(
     def group(number):
         number_of_epoch, place = groups.epoch_and_place(number)
         epoch = _Epoch(seed, number_of_epoch, len(images), make, unreadable)
-        inputs = _group(epoch, place, groups.size, images_of_each)
-        inputs = mixed(inputs) if mixed else inputs
+        inputs = _mixed_group(epoch, place, groups.size, images_of_each, mixed)
         return tuple(inputs[name] for name in ("images", "labels", "weights") if name in inputs)
 
     first = first_epoch * groups.per_epoch + first_step * groups.per_batch
@@ -96,6 +95,35 @@ def training_batches(
     if groups.per_batch > 1:
         batches = batches.batch(groups.per_batch, drop_remainder=True).map(_joined)
     return batches.prefetch(2).with_options(_a_core_an_image(cores))
+
+
+def first_images(images, preprocessing, recipe, *, batch_size, seed, most, shard=(0, 1)):
+    """What makes the first images of any epoch, as `training_batches` of the same arguments gives them.
+
+    No stream is read for it, and an image that cannot be read is not noted.
+
+    Args:
+        most: how many images to make. Where they are mixed with each other it takes a whole group of them.
+
+    Returns:
+        A function of an epoch's number to its pixels, float32 numpy `(n, height, width, 3)` in 0–255, where n is at
+        most `most`. It raises as `training_batches` does where one image after another cannot be read.
+    """
+    groups = _groups(recipe, steps_per_epoch(images, batch_size), batch_size, shard)
+    size = groups.size if mixes(recipe) else min(most, groups.size)
+    make, mixed = image_maker(images, preprocessing, recipe, seed), group_mixer(preprocessing, recipe)
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.int64)], autograph=False)
+    def made(number_of_epoch):
+        number_of_epoch, place = groups.epoch_and_place(number_of_epoch * groups.per_epoch)
+        epoch = _Epoch(seed, number_of_epoch, len(images), make, unreadable=None)
+        return _mixed_group(epoch, place, size, usable_cores(), mixed)["images"][:most]
+
+    def first(epoch):
+        with tf.device("CPU"):  # as tf.data does
+            return made(tf.constant(epoch, tf.int64)).numpy()
+
+    return first
 
 
 def _a_core_an_image(cores):
@@ -192,12 +220,16 @@ class _Epoch:
         return tf.group(self._unreadable.noted(self._number, index))
 
 
-def _group(epoch, place, size, parallel):
-    """The `size` images of an epoch from a place on: made all at once, or one by one where not all can be read."""
+def _mixed_group(epoch, place, size, parallel, mixed):
+    """The `size` images of an epoch from a place on, mixed with each other by a graph function unless that is None.
+
+    They are made all at once, or one by one where not all can be read.
+    """
     places = tf.data.Dataset.range(place, place + size)
     at_once = places.map(epoch.intended, parallel).ignore_errors().batch(size, drop_remainder=True)
     one_by_one = places.map(epoch.readable, parallel).batch(size, drop_remainder=True)
-    return at_once.concatenate(one_by_one).take(1).get_single_element()
+    inputs = at_once.concatenate(one_by_one).take(1).get_single_element()
+    return mixed(inputs) if mixed else inputs
 
 
 def _parallelism(cores, size):

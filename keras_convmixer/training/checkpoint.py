@@ -33,7 +33,7 @@ class Position:
 
     Attributes:
         history: a row of figures for each epoch done.
-        step: steps done in the epoch begun; 0 at the start of one.
+        step: steps done in the epoch begun; 0 at the start of one. Where these are all, it is not measured yet.
         means: the figures of these steps. seconds: what they took.
         unreadable: positions of the images that could not be read for them.
     """
@@ -138,7 +138,7 @@ class Checkpoints(keras.callbacks.Callback):
         settings: the recipe's `Training`.
         source: what the batches come from, see `training.sources`.
         save_model: called at the end of an epoch, before its checkpoint is written, with whether it is the best.
-        interruption: an `Interruption`, which is obeyed once a step is done and written.
+        interruption: an `Interruption`, which is obeyed once a step is done and written, and where an epoch begins.
         hosts: the `Hosts` that train together, of which the first reads and writes.
     """
 
@@ -203,6 +203,9 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.monotonic()
+        # Not at the last one's end: other callbacks still have to learn of it.
+        self.interruption.agree()
+        self.interruption.obey()
 
     def on_train_batch_end(self, batch, logs=None):
         step, minutes = self.start.step + batch + 1, self.settings.checkpoint_minutes
@@ -212,10 +215,18 @@ class Checkpoints(keras.callbacks.Callback):
         if not (due or self.interruption.asked) or step >= self.source.steps:
             return
         if self.source.starts_at_steps:
-            taken = self.start.seconds + time.monotonic() - self._began
-            noted = self.source.noted(len(self.history))
-            self._write(Position(self.history, step, self.start.joined(logs, step), taken, noted))
+            self.write_within(step, logs, time.monotonic() - self._began)
         self.interruption.obey()
+
+    def write_within(self, step, logs, seconds):
+        """Writes a state within an epoch.
+
+        Args:
+            step: how many steps of the epoch are done.
+            logs: the figures of those since `start`. seconds: what these took.
+        """
+        means, noted = self.start.joined(logs, step), self.source.noted(len(self.history))
+        self._write(Position(self.history, step, means, self.start.seconds + seconds, noted))
 
     def on_epoch_end(self, epoch, logs=None):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -228,8 +239,6 @@ class Checkpoints(keras.callbacks.Callback):
         if self.hosts.first:
             files.write_text(self.table, _csv(self.history))
         self.model.stop_training = self.model.stop_training or self.stopped_early
-        self.interruption.agree()
-        self.interruption.obey()
 
     def _write(self, position):
         """Writes a state, unless its last step has spoilt it, which the loss of the next will show."""

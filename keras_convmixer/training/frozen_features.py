@@ -76,6 +76,11 @@ class FrozenFeatures:
         signature = (tf.TensorSpec((size, *self.head.input_shape[1:])), tf.TensorSpec((size,), tf.int64))
         return tf.data.Dataset.from_generator(taken, output_signature=signature).map(ready)
 
+    def first_images(self, preprocessing, most):
+        """A function of an epoch to crops whose features it trains on."""
+        of_pass = self.data.first_images(preprocessing, most)
+        return lambda epoch: of_pass(epoch % self.recipe.training.cached_crops)
+
     def unreadable(self, epoch, held_out):
         return self.data.unreadable(epoch, held_out)
 

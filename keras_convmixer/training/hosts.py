@@ -163,6 +163,10 @@ class SharedInterruption(Interruption):
         if number:
             self._number, self._agreed = number, True
 
+    def stoppable(self, model):
+        """The model itself: measuring it, the processes agree on nothing before they are done."""
+        return model
+
     def _end(self):
         if self._agreed:
             leave()

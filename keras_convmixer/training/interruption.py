@@ -4,6 +4,8 @@ import signal
 import sys
 import threading
 
+import keras
+
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -38,6 +40,10 @@ class Interruption:
         while self._before:
             signal.signal(*self._before.popitem())
 
+    def stoppable(self, model):
+        """A model that is measured in the place of another: it raises `StoppedError` once there was a signal."""
+        return _Stoppable(model, self)
+
     def obey(self):
         """Does what the signal does, if there was one."""
         if self.asked:
@@ -56,3 +62,33 @@ class Interruption:
             file=sys.stderr,
             flush=True,
         )
+
+
+class StoppedError(Exception):
+    """What was begun did not come to its end: there was a signal."""
+
+
+class _Stoppable(keras.callbacks.Callback):
+    """What is called of a model to measure it. No batch begins after a signal."""
+
+    def __init__(self, measured, interruption):
+        super().__init__()
+        self._measured, self._interruption = measured, interruption
+
+    def predict(self, batches, verbose=0):
+        self._check()
+        found = self._measured.predict(batches, verbose=verbose, callbacks=[self])
+        self._check()
+        return found
+
+    def on_predict_batch_end(self, batch, logs=None):
+        # An exception here would leave a model on JAX without its variables.
+        self.model.stop_predicting = self._interruption.asked
+
+    def __call__(self, images, training=False):
+        self._check()
+        return self._measured(images, training=training)
+
+    def _check(self):
+        if self._interruption.asked:
+            raise StoppedError

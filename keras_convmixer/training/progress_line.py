@@ -51,8 +51,8 @@ class ProgressLine(keras.callbacks.Callback):
         self._progress = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._began, self._steps = time.monotonic(), self.params["steps"]
-        if self.bar:
+        self._began, self._steps, self._rate = time.monotonic(), self.params["steps"], None
+        if self.bar and self._steps:
             images = self.source.images_per_epoch
             self._step, unit = (images // self.source.steps, " images") if images else (1, " steps")
             doing = f"epoch {epoch + 1} of {self.epochs}"
@@ -75,12 +75,16 @@ class ProgressLine(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.close()
-        left = (time.monotonic() - self._began) * (self.epochs - epoch - 1)
+        took = max(
+            time.monotonic() - self._began, logs["seconds"]
+        )  # this begins late where the epoch was interrupted
+        left = took * (self.epochs - epoch - 1)
         words = [
             f"epoch {epoch + 1} of {self.epochs}: loss {logs['loss']:.4g}, top-1 {logs['accuracy']:.2%}",
             f"held out: loss {logs['val_loss']:.4g}, top-1 {logs['val_accuracy']:.2%}",
-            f"learning rate {self._rate:.3g}",
         ]
+        if self._rate is not None:
+            words.append(f"learning rate {self._rate:.3g}")
         if "images_per_second" in logs:
             words.append(f"{logs['images_per_second']:,.0f} images/s")
         words += [f"{name} {logs[name]}" for name in ("unreadable", "val_unreadable") if name in logs]

@@ -8,7 +8,7 @@ from keras_convmixer import files, shipped
 from keras_convmixer.data import datasets, fingerprints
 from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.data.soft_labels import soft_labels
-from keras_convmixer.data.training_stream import steps_per_epoch, training_batches
+from keras_convmixer.data.training_stream import first_images, steps_per_epoch, training_batches
 from keras_convmixer.data.unreadable import Unreadable
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation_report import Evaluation
@@ -66,6 +66,18 @@ class RecipeData:
             class_weights=self.class_weights() if training.class_weights else None,
             shard=(self.hosts.index, self.hosts.count),
             unreadable=self._unreadable["unreadable"],
+        )
+
+    def first_images(self, preprocessing, most):
+        """A function of an epoch to at most so many of its first images, as the model sees them."""
+        return first_images(
+            self.images,
+            preprocessing,
+            self.recipe.augmentation,
+            batch_size=self.recipe.training.batch_size,
+            seed=self.recipe.seed,
+            most=most,
+            shard=(self.hosts.index, self.hosts.count),
         )
 
     def sample(self, preprocessing):
@@ -186,6 +198,9 @@ class OwnData:
             return (tf.cast(images, tf.float32), soft, *weights)
 
         return self.training.map(ready, tf.data.AUTOTUNE).repeat().prefetch(2)
+
+    def first_images(self, preprocessing, most):
+        """None: to look at them could change what comes next."""
 
     def sample(self, preprocessing):
         """The first training images, as they come."""

@@ -32,6 +32,7 @@ from keras_convmixer.training.interruption import Interruption
 from keras_convmixer.training.progress_line import watched
 from keras_convmixer.training.progressive_resizing import check, pieces, resized
 from keras_convmixer.training.sources import OwnData, RecipeData
+from keras_convmixer.training.tensorboard import Pictures
 from keras_convmixer.training.validation import Validation
 
 _MOST_ROLLBACKS = 3
@@ -151,15 +152,18 @@ def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbos
             hosts.from_first(lambda: source.note_images(workdir))
         if start.epoch < training.epochs and not checkpoints.stopped_early:
             first = [average] if average else []
-            first += [LossWatch(checkpoints), Validation(meter, bundle.classes, strategy, average, source)]
+            first += [LossWatch(checkpoints), Validation(meter, bundle.classes, strategy, checkpoints)]
             last = [checkpoints, *callbacks]
             if hosts.first:
                 for of_its_end in ("metrics.json", REPORT):
                     (workdir / of_its_end).unlink(missing_ok=True)
-                last.insert(1, keras.callbacks.TensorBoard(workdir / "logs"))
+                logs = workdir / "logs"
+                last[1:1] = [keras.callbacks.TensorBoard(logs), Pictures(logs / "images", bundle, source, training)]
             said = header(workdir, recipe, bundle, source, hardware, precision, frozen, start, hosts)
             with watched(said, source, training.epochs, verbose if hosts.first else 0) as line, hosts.scope():
                 _fit(trained, bundle.preprocessing, checkpoints, training, first, [*line, *last])
+            interruption.agree()
+            interruption.obey()
     if training.early_stopping:
         best = hosts.from_first_arrays(lambda: bundles.load(workdir / "best").model.get_weights())
         bundle.model.set_weights(best)
@@ -194,18 +198,31 @@ def _fit(trained, preprocessing, checkpoints, training, first, last):
     for piece in pieces(training, preprocessing.input_size, start):
         if before and trained.stop_training:
             break
-        if before and before.input_size != piece.input_size:
-            trained.make_train_function(force=True)  # for one size alone it is faster than for any
-        trained.fit(
-            source.batches(resized(preprocessing, piece), first_epoch=piece.epoch, first_step=piece.step),
-            initial_epoch=piece.epoch,
-            epochs=piece.end,
-            steps_per_epoch=source.steps - piece.step,
-            shuffle=False,  # the stream is in its own random order already
-            callbacks=[*first, *([Rejoined(start, source)] if piece.step else []), *last],
-            verbose=0,  # `watched` says more
-        )
+        callbacks = [*first, *([Rejoined(start, source)] if piece.step else []), *last]
+        if piece.step == source.steps:
+            _measure(trained, piece.epoch, start.means, callbacks)
+        else:
+            if before and before.input_size != piece.input_size:
+                trained.make_train_function(force=True)  # for one size alone it is faster than for any
+            trained.fit(
+                source.batches(resized(preprocessing, piece), first_epoch=piece.epoch, first_step=piece.step),
+                initial_epoch=piece.epoch,
+                epochs=piece.end,
+                steps_per_epoch=source.steps - piece.step,
+                shuffle=False,  # the stream is in its own random order already
+                callbacks=callbacks,
+                verbose=0,  # `watched` says more
+            )
         before = piece
+
+
+def _measure(trained, epoch, figures, callbacks):
+    """Ends an epoch of which all steps are done, with these figures, as `fit` ends one."""
+    called = keras.callbacks.CallbackList(callbacks, model=trained, epochs=epoch + 1, steps=0)
+    called.on_train_begin()
+    called.on_epoch_begin(epoch)
+    called.on_epoch_end(epoch, figures)
+    called.on_train_end()
 
 
 def _roll_back(recipe, workdir, error):

@@ -5,7 +5,11 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+from keras_convmixer import Recipe
 from keras_convmixer.cli import main
+from keras_convmixer.training.sources import RecipeData
 
 SMALL = ["model.dim=8", "model.depth=1", "training.epochs=500", "training.checkpoint_minutes=0"]
 
@@ -34,6 +38,35 @@ def test_sigterm_ends_it_after_a_checkpoint_and_the_folder_alone_goes_on(tmp_pat
     assert len(rows) == 1 + done + 1
     (change,) = json.loads((run / "changes.json").read_text())
     assert change["changes"] == {"training.epochs": [500, done + 1]}
+
+
+@pytest.mark.slow
+def test_sigterm_while_it_measures_does_not_wait_for_the_end_of_that(tmp_path, capsys):
+    """Of the digits few are learned from here, and measured are more than 1,600, two at a time."""
+    run = tmp_path / "run"
+    settings = [*SMALL[:2], "training.epochs=2", "training.checkpoint_minutes=0", "training.batch_size=2"]
+    settings += ["data.validation_fraction=0.9"]
+    steps = RecipeData(Recipe.load("digits", settings)).steps
+    words = [word for key in settings for word in ("--set", key)]
+    words = ["train", "--recipe", "digits", "--workdir", str(run), *words]
+    process = subprocess.Popen([sys.executable, "-m", "keras_convmixer", *words], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    last = run / "checkpoints" / f"0000-epochs-{steps - 1:06d}-steps.safetensors"
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.1)
+    process.terminate()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    newest = max(path.name for path in run.glob("checkpoints/*.safetensors"))
+    assert newest == f"0000-epochs-{steps:06d}-steps.safetensors"
+    assert not (run / "history.csv").exists()
+
+    assert main(["train", "--workdir", str(run)]) == 0
+    assert f"going on after step {steps} of epoch 1 of 2" in capsys.readouterr().err
+    rows = (run / "history.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2"]
 
 
 def test_a_folder_that_may_not_be_gone_on_with_in_another_way(tmp_path, capsys):

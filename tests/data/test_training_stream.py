@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_convmixer import Preprocessing
 from keras_convmixer.data import datasets, training_stream
 from keras_convmixer.data.evaluation_stream import evaluation_batches
-from keras_convmixer.data.training_stream import steps_per_epoch, training_batches
+from keras_convmixer.data.training_stream import first_images, steps_per_epoch, training_batches
 from keras_convmixer.recipes import Augmentation
 
 PREPROCESSING = Preprocessing((12, 12), 1.0, "bilinear")
@@ -53,6 +53,23 @@ def test_a_stream_is_whole_batches_of_two_epochs(stream):
 
 def test_a_resumed_stream_goes_on_as_the_whole_one(digits, stream):
     assert equal(stream[3:], batches(digits, first_epoch=1))
+
+
+@pytest.mark.parametrize(
+    "augmentation, shard",
+    [
+        (Augmentation(mixup=0.5, cutmix=0.5, mix_group=8, random_erasing=0.5), (1, 2)),
+        (Augmentation(flip="alternating", color_jitter=0.2), (0, 1)),
+    ],
+)
+def test_the_first_images_of_an_epoch_are_those_of_the_stream(digits, augmentation, shard):
+    batched = {"batch_size": 32, "seed": 1, "shard": shard}
+    made = first_images(digits, PREPROCESSING, augmentation, most=5, **batched)
+    whole = batches(digits, augmentation, **batched)
+    for epoch in (1, 0):
+        pixels, _ = whole[epoch * (100 // 32)]
+        assert made(epoch).shape == (5, 12, 12, 3)
+        np.testing.assert_array_equal(made(epoch), pixels[:5])
 
 
 def test_another_seed_gives_another_stream(digits):

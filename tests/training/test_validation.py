@@ -1,5 +1,6 @@
 """What is measured at the end of an epoch is the average, and the model goes on as it was."""
 
+import signal
 import time
 
 import keras
@@ -8,7 +9,11 @@ import pytest
 import tensorflow as tf
 
 from keras_convmixer.inference.evaluation_report import Evaluation
+from keras_convmixer.recipes.sections import Training
+from keras_convmixer.training import checkpoint
+from keras_convmixer.training.checkpoint import Checkpoints, Position
 from keras_convmixer.training.ema import MovingAverage
+from keras_convmixer.training.interruption import Interruption
 from keras_convmixer.training.validation import Validation
 
 
@@ -19,11 +24,12 @@ class Meter:
 
     def measure(self, model, classes):
         assert classes == ("a", "b")
-        return Evaluation("held out", classes, model.weights[0].numpy().reshape(1, 2), np.array([1]))
+        return Evaluation("held out", classes, model.predict(np.ones((1, 1)), verbose=0), np.array([1]))
 
 
 class Source:
     images_per_epoch = 20
+    steps = 5
 
     def unreadable(self, epoch, held_out):
         return {"val_unreadable": 10 * epoch + len(held_out)}
@@ -38,10 +44,8 @@ def model():
 
 
 def measured(model, average):
-    validation, logs = (
-        Validation(Meter(), ("a", "b"), tf.distribute.get_strategy(), average, Source()),
-        {"loss": 1.0},
-    )
+    checkpoints = Checkpoints("run", average, None, Source(), None, Interruption())
+    validation, logs = Validation(Meter(), ("a", "b"), tf.distribute.get_strategy(), checkpoints), {"loss": 1.0}
     validation.set_model(model)
     validation.on_epoch_begin(3)
     time.sleep(0.01)
@@ -71,6 +75,43 @@ def test_logits_that_are_not_finite_are_no_warning_here(model, recwarn):
     model.set_weights([np.array([[np.inf, np.inf]])])
     assert np.isnan(measured(model, None)["val_loss"])
     assert not [w for w in recwarn if "invalid value" in str(w.message)]
+
+
+def test_a_signal_ends_it_after_a_batch_with_the_epochs_steps_written(model, tmp_path):
+    class Interrupted(Source):
+        batches = 0
+
+        def measure(self, model, classes):
+            for self.batches in range(1, 9):
+                model(np.ones((1, 1)))
+                if self.batches == 3:
+                    signal.raise_signal(signal.SIGINT)
+
+        def noted(self, epoch):
+            return [epoch, 7]
+
+    model.set_weights([np.array([[1.0, 0.0]])])
+    average = MovingAverage(model, 0.5)
+    model.set_weights([np.array([[0.0, 1.0]])])
+    source, history = Interrupted(), [{"loss": 2.0, "val_accuracy": 0.5}]
+    with Interruption() as interruption:
+        checkpoints = Checkpoints(tmp_path, average, Training(), source, None, interruption)
+        checkpoints.set_model(model)
+        checkpoints.history, checkpoints.start = history, Position(history, 2, {"loss": 3.0}, 60.0)
+        validation = Validation(source, ("a", "b"), tf.distribute.get_strategy(), checkpoints)
+        validation.set_model(model)
+        validation.on_epoch_begin(1)
+        with pytest.raises(KeyboardInterrupt):
+            validation.on_epoch_end(1, {"loss": 1.0})
+    assert source.batches == 4  # which does not begin
+    (written,) = checkpoint.kept(tmp_path)
+    assert written.name == "0001-epochs-000005-steps.safetensors"
+    arrays, progress = checkpoint.read(written)
+    assert progress.pop("seconds") == pytest.approx(60, abs=5)
+    means = {"loss": pytest.approx((2 * 3 + 3 * 1) / 5)}
+    assert progress == {"history": history, "step": 5, "means": means, "unreadable": [1, 7]}
+    # The model's own weights, not the average that was measured in their place.
+    assert [array.tolist() for key, array in arrays.items() if key.startswith("model/")] == [[[0, 1]]]
 
 
 def test_averages_move_as_timms_do(model):

@@ -75,9 +75,8 @@ class ProgressLine(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.close()
-        took = max(
-            time.monotonic() - self._began, logs["seconds"]
-        )  # this begins late where the epoch was interrupted
+        # Of an epoch that was interrupted, this began late.
+        took = max(time.monotonic() - self._began, logs["seconds"])
         left = took * (self.epochs - epoch - 1)
         words = [
             f"epoch {epoch + 1} of {self.epochs}: loss {logs['loss']:.4g}, top-1 {logs['accuracy']:.2%}",

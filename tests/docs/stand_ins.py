@@ -39,6 +39,10 @@ INSTEAD = (
     # Without PyTorch.
     ("training_speed.py --peers", "training_speed.py convmixer_tiny --batch-size 8 --blocks 1 --steps 1"),
     ("input_throughput.py", "input_throughput.py --recipe finetune --blocks 1 --batches 2"),
+    (
+        "training_overhead.py",
+        "training_overhead.py --epochs 2 --rounds 1 --set model.dim=8 --set model.depth=1",
+    ),
     ("relu.pth.tar", "relu.pth.tar --activation relu"),  # a small one that PyTorch wrote, of no known variant
     ("--cases 20000", "--cases 20"),
     # in Python
@@ -98,6 +102,8 @@ NOT_RUN = (
         "mypy": "make lint does it",
         "python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder": "runs these tests",
         "python -m build": "a package of its own; the workflow of a release runs it",
+        "python tests/aarch64.py FOLDER": "200 MB of downloads",
+        "CONVMIXER_AARCH64=FOLDER pytest -m slow tests/deployment/test_aarch64.py": "is a test itself",
         "python examples/ray_predict.py exported/model.tflite photos/ predictions/ --workers 4": "ray is no test's",
         "DATA=/images WORKDIR=/runs/imagenet sbatch examples/slurm.sbatch": "SLURM; tests/cli/test_launch.py",
         "import wandb": "an account, and a package that no extra has",

@@ -86,6 +86,8 @@ def main():
     parser.add_argument("--epochs", type=int, default=10, help="that count, of each run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each")
     arguments = parser.parse_args()
+    if arguments.epochs * arguments.rounds < 2:
+        parser.error("one epoch has no quartiles: give --epochs or --rounds 2 or more")
 
     from keras_convmixer.machine import processor, versions
 
@@ -101,13 +103,13 @@ def main():
             process.join()
     made_with = ", ".join(f"{name} {version}" for name, version in versions("tensorflow", "keras").items())
     print(f"{processor()}; {made_with}")
+    medians = {way: statistics.median(found) for way, found in seconds.items()}
     for way, found in seconds.items():
         low, _, high = statistics.quantiles(found, n=4)
-        median = statistics.median(found)
-        print(f"{way:<6} {median:8.3f} s an epoch  (median of {len(found)}, quartiles {low:.3f} to {high:.3f})")
-    print(
-        f"train takes {statistics.median(seconds['train']) / statistics.median(seconds['fit']):.3f} times as long"
-    )
+        print(
+            f"{way:<6} {medians[way]:8.3f} s an epoch  (median of {len(found)}, quartiles {low:.3f} to {high:.3f})"
+        )
+    print(f"train takes {medians['train'] / medians['fit']:.3f} times as long")
 
 
 if __name__ == "__main__":

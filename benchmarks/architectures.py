@@ -312,7 +312,7 @@ def _fit(recipe, folder):
             raise UserError(f"the loss is not finite any more; try --rate {name}=RATE, with less than {rate:g}")
 
     first = [keras.callbacks.LambdaCallback(on_train_batch_end=refuse_what_is_not_finite), validation]
-    with stream_in_use(), watched(str(folder), source, epochs, verbose=1) as line:
+    with stream_in_use(), watched(str(folder), source, [1] * epochs, verbose=1) as line:
         model.fit(
             source.batches(models.preprocessing, first_epoch=0),
             epochs=epochs,

@@ -91,15 +91,13 @@ def load(
         return _around(model, model.name, classes)
     if isinstance(model, Bundle):
         return dataclasses.replace(model, classes=classes or model.classes)
+    if folder := shipped.located(model):
+        return _read(folder, classes)
     path = files.expanded(model)
-    if path.is_dir():
-        return _read(path, classes)
     if path.is_file() and path.suffix == ".keras":
         return _around(load_model(path), path, classes)
     if path.exists():
         raise UserError(f"{path} is neither a model folder nor a .keras file; of a checkpoint, `convert` makes one")
-    if str(model) in shipped.names():
-        return _read(shipped.folder(model), classes)
     if str(model) in VARIANTS:
         made = create_model(model, weights="imagenet", classifier_activation=None)
         return Bundle(made, get_variant(model).preprocessing, classes or tuple(class_names.imagenet()))

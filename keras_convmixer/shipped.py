@@ -3,6 +3,7 @@
 In a checkout they lie beside the package, in an installed wheel within it, there without their exported files.
 """
 
+import contextlib
 from pathlib import Path
 
 from keras_convmixer import files
@@ -51,6 +52,21 @@ def folder(name):
                 "install keras_convmixer again"
             )
     return here / name
+
+
+def located(model):
+    """The folder of a model: a path as it is, or what a trained model's name stands for. None if it is neither."""
+    path = files.expanded(model)
+    if path.is_dir():
+        return path
+    return folder(model) if str(model) in names() and not path.exists() else None
+
+
+def is_within(path):
+    """Whether a folder is one of these models', whose files are as they were shipped."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path(path).resolve().parent == place().resolve()
+    return False
 
 
 def _sums(here):

@@ -9,6 +9,8 @@ import pytest
 
 import keras_convmixer
 from keras_convmixer import shipped
+from keras_convmixer.cli.main import main
+from keras_convmixer.recipes import Recipe
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = [name for name in shipped.names() if name in keras_convmixer.list_models()]
@@ -57,6 +59,25 @@ def test_weights_are_those_of_the_folder(name):
     for ours, theirs in zip(headless.get_weights(), made.get_weights()):
         np.testing.assert_array_equal(ours, theirs)
     assert keras_convmixer.create_model(name, weights="cifar10", num_classes=3).output_shape == (None, 3)
+
+
+def test_a_training_starts_from_one_by_its_name(tmp_path):
+    start = keras_convmixer.load("digits")
+    still = ["optimizer.learning_rate=1e-9", "training.epochs=1", "training.precision=float32"]
+    recipe = Recipe.load("digits", ["model.weights=digits", "model.dim=null", "seed=1", *still])
+    run = keras_convmixer.train(recipe, tmp_path / "run", verbose=0)
+    for ours, theirs in zip(run.model.trainable_weights, start.model.trainable_weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    seen = set(np.load(tmp_path / "run" / "training_images.npy"))
+    assert seen > set(np.load(start.path / "training_images.npy"))
+
+
+def test_measuring_one_leaves_its_folder_as_it_was_shipped(elsewhere, tmp_path, capsys):
+    before = sorted(elsewhere.rglob("*"))
+    assert main(["evaluate", "digits"]) == 0
+    assert sorted(elsewhere.rglob("*")) == before
+    assert main(["evaluate", "digits", "--out", str(tmp_path / "figures")]) == 0
+    assert (tmp_path / "figures" / "metrics.json").exists()
 
 
 def test_other_variants_have_none():

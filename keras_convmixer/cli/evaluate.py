@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from keras_convmixer import files
+from keras_convmixer import files, shipped
 from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
 from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP, EXPORTED_HELP, MODEL_HELP
 from keras_convmixer.errors import visible
@@ -22,7 +22,10 @@ def add_arguments(parser):
     parser.add_argument(
         "--allow-corrupt", action="store_true", help="even if over 1 %% of the images are unreadable"
     )
-    parser.add_argument("--out", help="folder for the figures (default: evaluation/SPLIT in the model's folder)")
+    parser.add_argument(
+        "--out",
+        help="folder for the figures (default: evaluation/SPLIT in the model's folder, but for a shipped one)",
+    )
     parser.add_argument(
         "--per-image", metavar="FILE.csv", help="file for a row an image: path, label, prediction, probability"
     )
@@ -46,7 +49,9 @@ def run(arguments):
         allow_corrupt=arguments.allow_corrupt,
         verbose=1 if sys.stderr.isatty() and not arguments.json else 0,
     )
-    if arguments.out or bundle.path:
+    # A model that comes with the package stays as it was shipped.
+    own = bundle.path and not shipped.is_within(bundle.path)
+    if arguments.out or own:
         out = Path(arguments.out or bundle.path / "evaluation" / evaluation.split)
         evaluation.save(out)
         print(f"wrote {out}/metrics.json, confusion_matrix.csv, confusion_matrix.png", file=sys.stderr)

@@ -94,7 +94,7 @@ class Model:
     rise to it linearly from 0 (arXiv 1603.09382)."""
     weights: str | None = None
     """What training starts from: None for random ones; "imagenet" or "cifar10" for the variant's; a checkpoint; or
-    a model folder, whose architecture and preprocessing are then taken over."""
+    a model folder or a trained model's name, whose architecture and preprocessing are then taken over."""
     depthwise_covariance: tuple[float, float, float] | None = None
     """Draws random depthwise kernels smooth, with these constants (s, v, a), as
     `keras_convmixer.training.depthwise_covariance` says (arXiv 2210.03651). None draws each tap by itself. For

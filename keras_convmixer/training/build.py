@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_convmixer import bundles, files
+from keras_convmixer import bundles, shipped
 from keras_convmixer.errors import UserError
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.parts import architecture
@@ -41,10 +41,10 @@ def build(recipe, classes, sample=None):
         "classifier_activation": None,
     }
     missing = [name for name in _SIZES[:4] if name not in sizes]
-    if _is_folder(recipe.weights):
-        start = bundles.load(recipe.weights)
+    if folder := _folder(recipe.weights):
+        start = bundles.load(folder)
         model = with_weights(
-            recipe.weights,
+            folder,
             architecture(start.model) | arguments,
             may_resample=sizes.keys() & RESAMPLED,
             new_head=start.classes != classes,
@@ -66,8 +66,8 @@ def build(recipe, classes, sample=None):
 
 def preprocessing(recipe):
     """The `Preprocessing` of the model that `build` makes of a `recipe.Model`, without building it."""
-    if _is_folder(recipe.weights):
-        own = Preprocessing.read(files.expanded(recipe.weights) / "preprocessing.json")
+    if folder := _folder(recipe.weights):
+        own = Preprocessing.read(folder / "preprocessing.json")
     else:
         own = get_variant(recipe.variant).preprocessing if recipe.variant else Preprocessing()
     return dataclasses.replace(own, **_given(recipe, _PREPROCESSING))
@@ -77,5 +77,5 @@ def _given(recipe, names):
     return {name: getattr(recipe, name) for name in names if getattr(recipe, name) is not None}
 
 
-def _is_folder(weights):
-    return weights is not None and files.expanded(weights).is_dir()
+def _folder(weights):
+    return weights and shipped.located(weights)

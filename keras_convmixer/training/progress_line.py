@@ -13,18 +13,18 @@ _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fm
 
 
 @contextlib.contextmanager
-def watched(header, source, epochs, verbose):
+def watched(header, source, work, verbose):
     """A context in which a training says how it goes, beginning with a header. It gives the callbacks for that.
 
     Args:
-        source: what the batches come from, see `training.sources`. epochs: of the whole training.
+        source: what the batches come from, see `training.sources`. work: as `ProgressLine` takes it.
         verbose: as `train` takes it.
     """
     if not verbose:
         yield []
         return
     print(header, file=sys.stderr, flush=True)
-    with contextlib.closing(ProgressLine(source, epochs, bar=verbose != 2)) as line:
+    with contextlib.closing(ProgressLine(source, work, bar=verbose != 2)) as line:
         yield [line]
 
 
@@ -36,13 +36,13 @@ class ProgressLine(keras.callbacks.Callback):
 
     Args:
         source: what the batches come from, see `training.sources`.
-        epochs: of the whole training.
+        work: how long each epoch of the whole training takes, in any unit.
         bar: whether to show one, or only the line at the end of each epoch.
     """
 
-    def __init__(self, source, epochs, bar):
+    def __init__(self, source, work, bar):
         super().__init__()
-        self.source, self.epochs, self.bar = source, epochs, bar
+        self.source, self.work, self.bar = source, work, bar
         self._progress = None
 
     def close(self):
@@ -55,7 +55,7 @@ class ProgressLine(keras.callbacks.Callback):
         if self.bar and self._steps:
             images = self.source.images_per_epoch
             self._step, unit = (images // self.source.steps, " images") if images else (1, " steps")
-            doing = f"epoch {epoch + 1} of {self.epochs}"
+            doing = f"epoch {epoch + 1} of {len(self.work)}"
             self._progress = Progress(doing, self._steps * self._step, unit=unit)
             self._progress.bar_format, self._progress.leave = _BAR, False  # the line at the epoch's end follows
 
@@ -77,9 +77,9 @@ class ProgressLine(keras.callbacks.Callback):
         self.close()
         # Of an epoch that was interrupted, this began late.
         took = max(time.monotonic() - self._began, logs["seconds"])
-        left = took * (self.epochs - epoch - 1)
+        left = took * sum(self.work[epoch + 1 :]) / self.work[epoch]
         words = [
-            f"epoch {epoch + 1} of {self.epochs}: loss {logs['loss']:.4g}, top-1 {logs['accuracy']:.2%}",
+            f"epoch {epoch + 1} of {len(self.work)}: loss {logs['loss']:.4g}, top-1 {logs['accuracy']:.2%}",
             f"held out: loss {logs['val_loss']:.4g}, top-1 {logs['val_accuracy']:.2%}",
         ]
         if self._rate is not None:

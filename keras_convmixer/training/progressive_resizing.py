@@ -39,6 +39,13 @@ def pieces(training, input_size, start):
     return found
 
 
+def pixels(training, input_size):
+    """How many pixels an image of each epoch has, which an epoch's time is about in proportion to."""
+    sides = [side for side, epochs in training.progressive_resizing for _ in range(epochs)]
+    own = input_size[0] * input_size[1]
+    return ([side**2 for side in sides] + [own] * training.epochs)[: training.epochs]
+
+
 def check(training, bundle, resizes):
     """Raises UserError where a recipe's sizes do not suit its model, or its images do not come in any size."""
     sizes, largest = training.progressive_resizing, min(bundle.preprocessing.input_size)

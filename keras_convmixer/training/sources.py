@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer import files, shipped
+from keras_convmixer import shipped
 from keras_convmixer.data import datasets, fingerprints
 from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.data.soft_labels import soft_labels
@@ -131,7 +131,7 @@ class RecipeData:
         known = [fingerprints.fingerprints(self.images)]
         start = self.recipe.model
         if start.weights:
-            folder = shipped.folder(start.variant) if start.weights == "cifar10" else files.expanded(start.weights)
+            folder = shipped.located(start.variant if start.weights == "cifar10" else start.weights)
             known += [fingerprints.read(folder)]
         fingerprints.write(workdir, np.concatenate([part for part in known if part is not None]))
 

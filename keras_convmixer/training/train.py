@@ -30,7 +30,7 @@ from keras_convmixer.training.header import header
 from keras_convmixer.training.hosts import SharedInterruption, here
 from keras_convmixer.training.interruption import Interruption
 from keras_convmixer.training.progress_line import watched
-from keras_convmixer.training.progressive_resizing import check, pieces, resized
+from keras_convmixer.training.progressive_resizing import check, pieces, pixels, resized
 from keras_convmixer.training.sources import OwnData, RecipeData
 from keras_convmixer.training.tensorboard import Pictures
 from keras_convmixer.training.validation import Validation
@@ -159,8 +159,9 @@ def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbos
                     (workdir / of_its_end).unlink(missing_ok=True)
                 logs = workdir / "logs"
                 last[1:1] = [keras.callbacks.TensorBoard(logs), Pictures(logs / "images", bundle, source, training)]
+            work = pixels(training, bundle.preprocessing.input_size)
             said = header(workdir, recipe, bundle, source, hardware, precision, frozen, start, hosts)
-            with watched(said, source, training.epochs, verbose if hosts.first else 0) as line, hosts.scope():
+            with watched(said, source, work, verbose if hosts.first else 0) as line, hosts.scope():
                 _fit(trained, bundle.preprocessing, checkpoints, training, first, [*line, *last])
             interruption.agree()
             interruption.obey()

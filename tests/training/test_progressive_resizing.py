@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import keras_convmixer
 from keras_convmixer.recipes import Recipe, Training
 from keras_convmixer.training.checkpoint import Position
-from keras_convmixer.training.progressive_resizing import pieces
+from keras_convmixer.training.progressive_resizing import pieces, pixels
 from keras_convmixer.training.sources import RecipeData
 from keras_convmixer.training.training_model import training_model
 
@@ -35,6 +35,7 @@ def test_what_remains_is_every_step_once_at_the_size_that_the_recipe_says(sizes,
     by_epoch = [(side, side) for side, count in sizes for _ in range(count)] + [(32, 40)] * rest
     everything = [(e, s, by_epoch[e]) for e in range(epochs) for s in range(STEPS)]
     assert found == everything[epoch * STEPS + start.step :]
+    assert pixels(training, (32, 40)) == [height * width for height, width in by_epoch]
 
 
 def recipe(*more):

@@ -17,7 +17,9 @@ def add_arguments(parser):
     parser.epilog += f"\n{_EXAMPLES}"
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     show = _action(actions, "show", "print a whole recipe, every default written out", EXAMPLE, _show)
-    show.add_argument("recipe", metavar="RECIPE", help="digits, cifar10, imagenet, finetune or a YAML file")
+    show.add_argument(
+        "recipe", metavar="RECIPE", help="digits, cifar10, imagenet, finetune, a YAML file or a run's folder"
+    )
     show.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET_HELP)
     show.add_argument("--json", action="store_true", help="print JSON")
     keys = _action(actions, "keys", "explain the keys: type and range, default, meaning", "keys training", _keys)

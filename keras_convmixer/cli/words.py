@@ -9,7 +9,9 @@ DATA_HELP = (
 MODEL_HELP = "a run or model folder, the name of a published model, or a .keras file"
 EXPORTED_HELP = "what export wrote: a .tflite or .onnx file, a SavedModel's or OpenVINO's folder"
 CLASSES_HELP = "file of class names, one a line, in the order of the outputs; a .keras file needs it"
-RECIPE_HELP = "digits, cifar10, imagenet, finetune or a YAML file (default: finetune; for the digits, digits)"
+RECIPE_HELP = (
+    "digits, cifar10, imagenet, finetune, a YAML file or a run's folder (default: finetune; for the digits, digits)"
+)
 SET_HELP = "override a key of the recipe"
 
 

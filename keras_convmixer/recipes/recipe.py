@@ -38,8 +38,9 @@ class Recipe:
         """Reads a recipe.
 
         Args:
-            name_or_path: one of `list_recipes()`, or the path of a YAML file. Where it says `base:`, with another
-                recipe's name or a path relative to its own folder, it has that one's values but for its own.
+            name_or_path: one of `list_recipes()`, or the path of a YAML file or of a run's folder. Where it says
+                `base:`, with another recipe's name or a path relative to its own folder, it has that one's values
+                but for its own.
             overrides: strings like "training.epochs=5", each naming one key; or nested dictionaries, as
                 {"training": {"epochs": 5}}.
 
@@ -138,10 +139,12 @@ def _read(name_or_path):
         file = resources.files("keras_convmixer") / "recipes" / f"{name_or_path}.yaml"
         return file.read_text(encoding="utf-8"), Path()
     path = files.expanded(name_or_path)
+    if path.is_dir():
+        path = path / "recipe.yaml"
     if not path.is_file():
         known = list_recipes()
         nearest = did_you_mean(name_or_path, known, otherwise="")
-        hint = f"give a YAML file or one of {', '.join(known)}{nearest and '; ' + nearest}"
+        hint = f"give a YAML file, a run's folder or one of {', '.join(known)}{nearest and '; ' + nearest}"
         raise FileNotFoundError(f"{name_or_path}: no such recipe; {hint}")
     try:
         return path.read_text(encoding="utf-8"), path.parent

@@ -53,8 +53,8 @@ def train(
     """Trains a ConvMixer, or goes on with a training that was interrupted.
 
     Args:
-        recipe: a `Recipe`, or what `Recipe.load` takes: a name or a YAML file; or None for that of the run in
-            workdir, which goes on.
+        recipe: a `Recipe`, or what `Recipe.load` takes: a name, a YAML file or a folder; or None for that of the
+            run in workdir, which goes on.
         workdir: the run's folder. It holds `checkpoints/`, `history.csv` and TensorBoard's `logs/`. After every
             epoch it is a model folder (see `bundles`) of this epoch, and its `best` that of the best. At the end it
             is that of the training, with a `metrics.json` that was measured on the held-out split, and a

@@ -13,11 +13,11 @@ from keras_convmixer.recipes.reference import reference
 
 def test_show_prints_what_load_reads(tmp_path, capsys):
     assert main(["recipe", "show", "cifar10", "--set", "training.epochs=5"]) == 0
-    written = tmp_path / "whole.yaml"
+    written = tmp_path / "recipe.yaml"
     written.write_text(capsys.readouterr().out)
     recipe = Recipe.load("cifar10", ["training.epochs=5"])
     assert Recipe.load(written) == recipe
-    assert main(["recipe", "show", str(written), "--json"]) == 0
+    assert main(["recipe", "show", str(tmp_path), "--json"]) == 0
     assert Recipe.from_dict(json.loads(capsys.readouterr().out)) == recipe
 
 
@@ -34,7 +34,7 @@ def test_keys_in_every_form(capsys):
     "words, expected",
     [
         (["show", "cifr10"], "finetune, imagenet; did you mean 'cifar10'?"),
-        (["show", "zzz"], "zzz: no such recipe; give a YAML file or one of cifar10, digits"),
+        (["show", "zzz"], "zzz: no such recipe; give a YAML file, a run's folder or one of cifar10, digits"),
         (["show", "digits", "--set", "training.epoch=5"], "did you mean 'training.epochs'"),
         (["keys", "optimiser"], "optimiser: no section or key of a recipe; did you mean 'optimizer'?"),
     ],

@@ -20,6 +20,7 @@ def evaluation_batches(images, preprocessing, batch_size):
         image that cannot be read (see `unreadable`).
     """
 
+    @tf.autograph.experimental.do_not_convert  # which only takes time
     def example(index):
         return decode.evaluation_image(images.encoded(index), preprocessing), index
 

@@ -80,6 +80,11 @@ def open_dataset(source, *, validation_fraction=0.2, seed=0, allow_corrupt=False
         OSError: there is no such path, or it cannot be read, or a download failed.
         ValueError: what lies there is not such a data set; the message says what was expected.
     """
+    if source is None:
+        raise UserError(
+            "data.source is null, as of a training on batches of the user's own, train(data=...): say with --data "
+            "(in a recipe data.source, in Python data=) where images lie"
+        )
     source = str(source)
     path = files.expanded(source)
     if source == "digits":

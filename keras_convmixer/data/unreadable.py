@@ -29,7 +29,12 @@ LOST = f"{TRIES} images in a row cannot be read: is the data still there?"
 
 
 def reason(read):
-    """Why an image cannot be read, in one line.
+    """Why an image could not be read, in one line; see `fault`."""
+    return fault(read) or "could be read only at the second try"
+
+
+def fault(read):
+    """Why an image cannot be read, in one line; None if it can.
 
     Args:
         read: a function without arguments that gives the bytes of its file. It may raise OSError or
@@ -46,11 +51,11 @@ def reason(read):
     try:
         decode.decode(tf.constant(content))
     except tf.errors.OpError:
-        return _fault(content)
-    return "could be read only at the second try"
+        return _of_content(content)
+    return None
 
 
-def _fault(content):
+def _of_content(content):
     """What Pillow, which has more words than TensorFlow, finds wrong with an image file."""
     if not content:
         return "an empty file"
@@ -82,7 +87,8 @@ def find_unreadable(root, listing):
     """Decodes all images of a folder once and names those that cannot be read.
 
     The verdict is kept in the cache, by a hash of the folder, of every file's name, size and time of change, and
-    of the formats that can be read here.
+    of the formats that can be read here. Those that it names are tried again each time: rights or a network that
+    were mended change none of these.
 
     Args:
         root: a folder.
@@ -95,7 +101,8 @@ def find_unreadable(root, listing):
     digest = hashlib.sha256(known_by.encode("utf-8", "surrogateescape"))
     verdict = files.cache_dir() / "verified" / f"{digest.hexdigest()[:32]}.json"
     if verdict.exists():
-        return json.loads(verdict.read_text(encoding="utf-8"))
+        again = {name: fault(_reading(root, name)) for name in json.loads(verdict.read_text(encoding="utf-8"))}
+        return {name: why for name, why in again.items() if why}
     found = _decode_all(root, [file.name for file in listing])
     files.write_text(verdict, json.dumps(found, indent=1))
     return found
@@ -115,7 +122,11 @@ def _decode_all(root, names):
         for index, _ in images.ignore_errors().batch(256).as_numpy_iterator():
             missing.difference_update(index.tolist())
             progress.update(len(index))
-    return {names[i]: reason(lambda i=i: files.read_regular(paths[i])) for i in sorted(missing)}
+    return {names[i]: reason(_reading(root, names[i])) for i in sorted(missing)}
+
+
+def _reading(root, name):
+    return lambda: files.read_regular(f"{root}/{name}")
 
 
 def check_share(name, found, count, allow_corrupt):

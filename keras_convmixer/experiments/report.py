@@ -77,9 +77,8 @@ def _made_again(record: Record, data):
 
 
 def _check_at_hand(record, data):
-    recorded = record.metrics and record.metrics.data
-    if data is None and recorded and recorded.source is None:
-        raise UserError("It was trained on batches of the user's own: --data names images to measure it on.")
     source = record.recipe.data.source
+    if data is None and source is None:
+        raise UserError("It was trained on batches of the user's own: --data names images to measure it on.")
     if data is None and not is_at_hand(source):
         raise UserError(f"Its data, {source}, is not here: --data names images to measure it on.")

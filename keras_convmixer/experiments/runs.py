@@ -119,7 +119,7 @@ class Comparison(Tabular):
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes runs.csv, runs.md and runs.png into a folder."""
-        folder = Path(folder)
+        folder = files.expanded(folder)
         files.write_text(folder / "runs.csv", self.as_csv())
         files.write_text(folder / "runs.md", self.as_markdown() + "\n")
         with files.replacing(folder / "runs.png") as temporary:

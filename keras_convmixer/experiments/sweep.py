@@ -3,9 +3,9 @@
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
@@ -48,7 +48,7 @@ class Grid:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")  # of which YAML then complains
         values = yaml_mapping(text, path, "keys: base, grid or runs, and what else a grid has")
         base = values.get("base")
-        if isinstance(base, str) and (path.parent / base).is_file():
+        if isinstance(base, str) and (path.parent / base).exists():
             values["base"] = str(path.parent / base)
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)
@@ -95,17 +95,20 @@ def sweep(grid: Grid | str | os.PathLike, workdir: str | os.PathLike) -> Compari
 
     Each run is a `convmixer train` in a process of its own, so that one that fails, if only for want of memory,
     leaves the others alone. What it printed is in its `train.log`, why it failed in `failed.txt`. After each run
-    the table is written anew.
+    the table is written anew. A signal is passed on to the run that trains, which writes a checkpoint first.
 
     Args:
         grid: a `Grid` or the path of its YAML file.
         workdir: gets a folder for each run, and runs.csv, runs.md and runs.png.
 
     Raises:
-        UserError: the grid is not one, or every run failed. OSError: a file cannot be read or written.
+        UserError: the grid is not one, a run in `workdir` was trained by another recipe than the grid has for it
+            now, or every run failed. OSError: a file cannot be read or written.
     """
     grid = grid if isinstance(grid, Grid) else Grid.load(grid)
-    workdir, recipes = Path(workdir), grid.recipes()
+    workdir, recipes = files.expanded(workdir), grid.recipes()
+    for name, recipe in recipes.items():
+        _prepare(recipe, workdir / name)
     for number, (name, recipe) in enumerate(recipes.items(), 1):
         folder = workdir / name
         if (folder / "metrics.json").exists():
@@ -127,28 +130,53 @@ def comparison(workdir, names):
     )
 
 
+def _prepare(recipe, folder):
+    """Raises UserError if a run has another recipe than it is to have. One that never began may have any."""
+    if (folder / "metrics.json").exists() or any((folder / "checkpoints").glob("*.safetensors")):
+        own = Recipe.load(folder)
+        if recipe.changed_from(own):
+            raise UserError(
+                f"{folder} was trained by another recipe than the grid has for it now "
+                f"({'; '.join(recipe.differences(own)[:4])}): take another --workdir, or remove that folder"
+            )
+    else:
+        (folder / "recipe.yaml").unlink(missing_ok=True)
+
+
 def _train(recipe, folder):
     folder.mkdir(parents=True, exist_ok=True)
     files.write_text(folder / "asked.yaml", recipe.to_yaml())
     words = ["train", "--recipe", str(folder / "asked.yaml"), "--workdir", str(folder)]
     with (folder / "train.log").open("a+b") as log:
         start = log.seek(0, os.SEEK_END)
-        code = subprocess.run(
-            [sys.executable, "-m", "keras_convmixer", *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        ).returncode
+        code = _ended([sys.executable, "-m", "keras_convmixer", *words], log)
         log.seek(start)
         said = log.read().decode("utf-8", "replace").split("\n")
     if code == 0:
         (folder / FAILED).unlink(missing_ok=True)
         return
-    if code == 130:
-        raise KeyboardInterrupt
     reasons = [line.removeprefix("convmixer: ") for line in said if line.startswith("convmixer: ")]
     why = reasons[-1] if reasons else f"stopped by signal {-code}" if code < 0 else f"exit code {code}"
     if not (folder / "recipe.yaml").exists():  # it failed before it was a run
         files.write_text(folder / "recipe.yaml", recipe.to_yaml())
     files.write_text(folder / FAILED, f"{why}\n")
     print(f"  failed: {why}", file=sys.stderr, flush=True)
+
+
+def _ended(words, log):
+    """The exit code of a process. It is waited for whatever happens: a signal to this one it gets too, once."""
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    stopped = None
+    while True:
+        try:
+            code = process.wait()
+        except (KeyboardInterrupt, SystemExit) as signalled:  # the command line makes the latter of SIGTERM
+            stopped = signalled
+            process.send_signal(signal.SIGINT if isinstance(signalled, KeyboardInterrupt) else signal.SIGTERM)
+        else:
+            if stopped:
+                raise stopped
+            return code
 
 
 def _file_name(text):

@@ -96,7 +96,7 @@ def _seen(images, known):
 
 
 def _is_own(data, recipe):
-    if data is None or recipe is None:
+    if data is None or recipe is None or recipe.data.source is None:
         return data is None
     return files.expanded(data).resolve() == files.expanded(recipe.data.source).resolve()
 

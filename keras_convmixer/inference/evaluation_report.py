@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 import os
-from pathlib import Path
 
 import numpy as np
 from scipy.special import log_softmax, softmax
@@ -53,10 +52,13 @@ class Evaluation(Tabular):
     images: EncodedImages | None = None
 
     def top(self, k: int) -> float:
-        """Fraction of images whose class is among the k likeliest. Of equal logits the first class wins."""
+        """Fraction of images whose class is among the k likeliest. Of equal logits the first class wins.
+
+        A logit that is not a number is wrong: no class is less likely than it.
+        """
         own = np.take_along_axis(self.logits, self.labels[:, None], axis=1)
         before = np.arange(self.logits.shape[1]) < self.labels[:, None]
-        rank = np.sum((self.logits > own) | ((self.logits == own) & before), axis=1)
+        rank = np.sum(~(self.logits <= own) | ((self.logits == own) & before), axis=1)
         return float(np.mean(rank < k))
 
     @property
@@ -187,7 +189,7 @@ class Evaluation(Tabular):
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes metrics.json, confusion_matrix.csv and confusion_matrix.png into a folder."""
-        folder = Path(folder)
+        folder = files.expanded(folder)
         files.write_text(folder / "metrics.json", self.as_json() + "\n")
         files.write_text(folder / "confusion_matrix.csv", self.as_csv())
         with files.replacing(folder / "confusion_matrix.png") as temporary:

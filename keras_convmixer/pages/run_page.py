@@ -60,8 +60,7 @@ def _head(record, bundle):
 
 def source(record):
     """What a run's data is called."""
-    recorded = record.metrics and record.metrics.data
-    return "batches of the user's own" if recorded and recorded.source is None else record.recipe.data.source
+    return record.recipe.data.source or "batches of the user's own"
 
 
 def _figures(record):

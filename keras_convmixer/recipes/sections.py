@@ -12,7 +12,14 @@ Fraction = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Probability = Annotated[float, pydantic.Field(ge=0, le=1)]
 Positive = Annotated[int, pydantic.Field(ge=1)]
 NonNegative = Annotated[float, pydantic.Field(ge=0)]
-Range = tuple[float, float]
+Share = Annotated[float, pydantic.Field(gt=0, le=1)]
+Ratio = Annotated[float, pydantic.Field(gt=0)]
+
+
+def _rising(pair):
+    if pair[0] > pair[1]:
+        raise ValueError("input should be from the least to the most")
+    return pair
 
 
 Section = TypeVar("Section")
@@ -26,7 +33,8 @@ def section(cls: type[Section]) -> type[Section]:
     same. Making one raises UserError, naming each key that is unknown or has not the value it should. The text
     below a key is its description, which `recipes.reference` shows.
     """
-    cls = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))(cls)
+    config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+    cls = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=config)(cls)
     made = cls.__init__
 
     def __init__(self, **values):
@@ -47,7 +55,7 @@ def explained(cls, error):
 def _explained(cls, error):
     key = ".".join(str(part) for part in error["loc"] if not isinstance(part, int))
     if error["type"] != "unexpected_keyword_argument":
-        return f"{key}: {error['msg'].lower()}, got {error['input']!r:.200}"
+        return f"{key}: {error['msg'].removeprefix('Value error, ').lower()}, got {error['input']!r:.200}"
     *sections, name = (str(part) for part in error["loc"])
     for part in sections:
         cls = next(field.type for field in dataclasses.fields(cls) if field.name == part)
@@ -60,8 +68,9 @@ def _explained(cls, error):
 class Data:
     """Where the images come from."""
 
-    source: str = "digits"
-    """What `--data` takes: a TFDS name, a folder, an archive, or "digits"."""
+    source: str | None = "digits"
+    """What `--data` takes: a TFDS name, a folder, an archive, or "digits". None where `train` was given the user's
+    own batches."""
     validation_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.2
     """Fraction of each class that is held out, of a data set that has no split of its own."""
     allow_corrupt: bool = False
@@ -118,9 +127,9 @@ class Model:
 class Augmentation:
     """What is done to a training image; None or 0 leaves a step out."""
 
-    crop_scale: Range | None = None
+    crop_scale: Annotated[tuple[Share, Share], pydantic.AfterValidator(_rising)] | None = None
     """Random resized crop: its share of the image's area, from the least to the most."""
-    crop_ratio: Range = (3 / 4, 4 / 3)
+    crop_ratio: Annotated[tuple[Ratio, Ratio], pydantic.AfterValidator(_rising)] = (3 / 4, 4 / 3)
     """Random resized crop: its width by its height, from the least to the most."""
     crop_interpolation: Literal["bilinear", "bicubic", "random"] = "bilinear"
     """How the random crop is resized; "random" is one of the two for each image."""

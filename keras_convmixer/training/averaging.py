@@ -60,6 +60,11 @@ def average(
     if len(whole) == 1 and not images:
         raise UserError("one model, and no images to measure BatchNorm's statistics on: nothing is left to do")
     source = _source(first, models[0], data) if images else None
+    if source and tuple(source.classes) != tuple(first.classes):
+        raise UserError(
+            f"{source.recipe.data.source} has other classes than {models[0]}: name the images that it learned from "
+            "(--data), or give images 0 (--images 0) to average the statistics too"
+        )
     weights = zip(*(bundle.model.get_weights() for bundle in whole))
     first.model.set_weights([np.mean(same, axis=0, dtype=np.float64) for same in weights])
     if source:
@@ -88,6 +93,7 @@ def measure_batch_norm(model, source, preprocessing, images):
     with Progress("measuring BatchNorm's statistics", steps, unit=" batches") as progress:
         for i, (pixels, *_) in enumerate(batches):
             for norm in norms:
+                norm.trainable = True  # a frozen one's statistics do not move
                 norm.momentum = i / (i + 1)  # so that what moves is the mean of all batches so far
             model(ops.convert_to_tensor(pixels), training=True)
             progress.update()

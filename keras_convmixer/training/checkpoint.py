@@ -36,6 +36,7 @@ class Position:
         step: steps done in the epoch begun; 0 at the start of one. Where these are all, it is not measured yet.
         means: the figures of these steps. seconds: what they took.
         unreadable: positions of the images that could not be read for them.
+        images: the source's `digest`, as it was written with.
     """
 
     history: list
@@ -43,6 +44,7 @@ class Position:
     means: dict = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     unreadable: list = dataclasses.field(default_factory=list)
+    images: str = ""
 
     @property
     def epoch(self):
@@ -110,6 +112,15 @@ def read(path):
     if not intact:
         raise DamagedError(f"{path} is not a checkpoint, or is damaged: its content is not what was written")
     return arrays, progress
+
+
+def progress_of(path):
+    """The progress alone, which takes no time; None of a file that does not say it."""
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            return json.loads(file.metadata()["progress"])
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _hash(arrays, text):
@@ -249,6 +260,7 @@ class Checkpoints(keras.callbacks.Callback):
         if not all(np.isfinite(array).all() for array in floats):
             return
         name = f"{position.epoch:04d}-epochs-{position.step:06d}-steps.safetensors"
+        position = dataclasses.replace(position, images=self.source.digest)
         write(self.folder / FOLDER / name, arrays, dataclasses.asdict(position))
         self._written = time.monotonic()
         for old in kept(self.folder)[self.settings.checkpoints_kept :]:

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 
 from keras_convmixer.errors import UserError
 from keras_convmixer.training import checkpoint
@@ -20,7 +21,9 @@ class NotFiniteError(UserError):
 
 
 class LossWatch(keras.callbacks.Callback):
-    """Raises `NotFiniteError` where the loss is not finite. To stand before `Checkpoints`.
+    """Raises `NotFiniteError` where the loss is not finite, or an epoch's last step has left weights that are not.
+
+    To stand before `Validation` and `Checkpoints`, so that such a model is neither measured nor saved.
 
     Args:
         checkpoints: the `Checkpoints` callback.
@@ -41,16 +44,19 @@ class LossWatch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._look()
+        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
+            raise NotFiniteError(*self._words("weights are no longer finite", "after its last step"))
 
     def _look(self):
         # A mean that is not finite stays so for the rest of the epoch.
         if self._means and not math.isfinite(float(self._means[-1][1])):
             batch, loss = next((b, float(loss)) for b, loss in self._means if not math.isfinite(float(loss)))
-            raise NotFiniteError(*self._words(batch, loss))
+            where = f"at step {self.checkpoints.start.step + batch} of {self.checkpoints.source.steps}"
+            raise NotFiniteError(*self._words(f"the loss is {loss}", where))
         self._means.clear()
 
-    def _words(self, batch, loss):
-        start, last = self.checkpoints.start, checkpoint.kept(self.checkpoints.folder)[:1]
+    def _words(self, what, where):
+        last = checkpoint.kept(self.checkpoints.folder)[:1]
         epoch = len(self.checkpoints.history) + 1
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         advice = "with a lower optimizer.learning_rate or a lower optimizer.clip_norm"
@@ -58,8 +64,4 @@ class LossWatch(keras.callbacks.Callback):
             advice = f"train anew, in another --workdir, {advice}"
         else:
             advice = f"{last[0]} keeps the last good state: go on from it {advice} (--set), or --on-nan rollback"
-        what = (
-            f"the loss is {loss} in epoch {epoch}, at step {start.step + batch} of "
-            f"{self.checkpoints.source.steps}, where the learning rate is about {rate:.3g}"
-        )
-        return what, advice
+        return f"{what} in epoch {epoch}, {where}, where the learning rate is about {rate:.3g}", advice

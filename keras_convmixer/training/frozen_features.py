@@ -81,6 +81,10 @@ class FrozenFeatures:
         of_pass = self.data.first_images(preprocessing, most)
         return lambda epoch: of_pass(epoch % self.recipe.training.cached_crops)
 
+    @property
+    def digest(self):
+        return self.data.digest
+
     def unreadable(self, epoch, held_out):
         return self.data.unreadable(epoch, held_out)
 

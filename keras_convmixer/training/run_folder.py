@@ -1,6 +1,7 @@
 """The folder of a run: one training at a time, its recipe and what was changed of it, its models."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from keras_convmixer import bundles, class_names, files
 from keras_convmixer.data import fingerprints
 from keras_convmixer.errors import UserError
 from keras_convmixer.recipes import Recipe
+from keras_convmixer.training import checkpoint
 from keras_convmixer.training.checkpoint import FOLDER
 
 # What makes no difference to the model, and what may change between two steps: the sizes and kinds of what a
@@ -49,8 +51,12 @@ def held(workdir):
         yield
 
 
-def resolved(workdir, recipe, changes, hosts):
-    """The recipe that a folder is to be trained by: see `train`. Of several processes it is that of the first."""
+def resolved(workdir, recipe, changes, hosts, own_batches=False):
+    """The recipe that a folder is to be trained by: see `train`. Of several processes it is that of the first.
+
+    Args:
+        own_batches: whether the user gives these, of which the recipe then says that it does not know them.
+    """
 
     def own():
         if recipe is None:
@@ -58,6 +64,8 @@ def resolved(workdir, recipe, changes, hosts):
         if changes:
             raise TypeError("changes are for a run's own recipe: give recipe=None, or change the recipe itself")
         given = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+        if own_batches:
+            given = dataclasses.replace(given, data=dataclasses.replace(given.data, source=None))
         refuse_another_recipes(workdir, given)
         return given
 
@@ -97,8 +105,18 @@ def refuse_another_recipes(workdir, recipe):
 
 
 def refuse_other_images(workdir, recipe, source):
-    """Raises UserError if a run's data was moved, and other images than those that it learned from lie there."""
+    """Raises UserError if a run would go on with other images than those that it learned from.
+
+    Where its data was moved their content is compared, where it was not their names, order and classes.
+    """
     if "data.source" not in recipe.changed_from(_own_recipe(workdir, recipe)):
+        written = next(filter(None, map(checkpoint.progress_of, checkpoint.kept(workdir))), {})
+        if written.get("images") not in (None, "", source.digest):
+            raise UserError(
+                f"{recipe.data.source} holds other images or classes than when {workdir} was begun, and its epochs "
+                "would be others: put back what was added, removed or renamed; or begin anew, in another "
+                f"--workdir, from what it has learned (--set model.weights={workdir})"
+            )
         return
     known, now = fingerprints.read(workdir), fingerprints.fingerprints(source.images)
     now = np.unique(now[now != 0])

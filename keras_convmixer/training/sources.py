@@ -1,5 +1,8 @@
 """Where a training's batches come from, and what it is measured on: the recipe's data, or a user's own tf.data."""
 
+import functools
+import hashlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -25,7 +28,8 @@ class RecipeData:
 
     Attributes:
         classes: class names. steps: whole batches in an epoch. images_per_epoch: how many images these hold.
-        starts_at_steps: whether `batches` can start within an epoch.
+        starts_at_steps: whether `batches` can start within an epoch. digest: tells its images, learned from and
+            held out, their names, order and classes, from any others; empty where that cannot be told.
 
     Args:
         recipe: a `Recipe`.
@@ -49,6 +53,11 @@ class RecipeData:
         self.images_per_epoch = self.steps * recipe.training.batch_size
         splits = {"unreadable": self.images, "val_unreadable": self.dataset.held_out()}
         self._unreadable = {name: Unreadable(images) for name, images in splits.items()}
+
+    @functools.cached_property
+    def digest(self):
+        splits = [(images.names, images.labels.tobytes()) for images in (self.images, self.dataset.held_out())]
+        return hashlib.blake2b(repr((self.classes, splits)).encode(), digest_size=16).hexdigest()
 
     def batches(self, preprocessing, first_epoch, first_step=0):
         """The stream of all epochs from a step of `first_epoch` on."""
@@ -157,6 +166,7 @@ class OwnData:
     """
 
     starts_at_steps = False
+    digest = ""
 
     def __init__(self, recipe, data, classes):
         self._check(data, classes)

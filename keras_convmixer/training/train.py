@@ -6,7 +6,6 @@ import functools
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import keras
 
@@ -82,10 +81,10 @@ def train(
             written, or the images are no longer there.
     """
     keep_freed_memory()
-    workdir = Path(workdir)
+    workdir = files.expanded(workdir)
     with distribute.on(devices) as strategy:
         hosts = here()
-        recipe = run_folder.resolved(workdir, recipe, changes, hosts)
+        recipe = run_folder.resolved(workdir, recipe, changes, hosts, own_batches=data is not None)
         hardware = dtype_policy.hardware(devices)
         if data is None:
             source = RecipeData(recipe, hosts)
@@ -133,6 +132,8 @@ def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbos
         with hosts.scope():
             trained = compiled(_with_lower_peak(recipe, rollbacks), plain, source.steps, precision)
             average = MovingAverage(trained, training.ema) if training.ema else None
+        for layer in bundle.model.layers:
+            layer.trainable = True  # how this training went is no matter of the model that is saved
     # Only now is the folder this recipe's: what failed before this line leaves nothing in the way of another try.
     with contextlib.ExitStack() as stack:
         hosts.from_first(lambda: stack.enter_context(run_folder.held(workdir)))

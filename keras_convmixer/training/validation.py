@@ -51,7 +51,7 @@ class Validation(keras.callbacks.Callback):
 
     def _measured(self, model):
         average = self.checkpoints.average
-        # Logits that are not finite come of a loss that is not, which Checkpoints reports.
+        # Logits that are not finite are wrong answers, and the loss says so.
         with average.lent() if average else contextlib.nullcontext(), np.errstate(invalid="ignore"):
             evaluation = self.meter.measure(model, self.classes)
             return {"val_accuracy": evaluation.top(1), "val_loss": evaluation.loss}

@@ -2,12 +2,14 @@
 
 import dataclasses
 import io
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_convmixer import Preprocessing
+from keras_convmixer.data.datasets import open_dataset
 from keras_convmixer.data.encoded_images import from_files, in_memory
 from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.data.training_stream import training_batches
@@ -134,6 +136,23 @@ def test_a_file_that_vanishes_during_the_epoch_is_counted_from_then_on(tmp_path,
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("cannot be read: 7.png: ")
     assert "No such file" in line
+
+
+def test_what_can_be_read_again_is_not_left_out_for_ever(tmp_path):
+    """As after a chmod: neither size nor time of change tell of it."""
+    for name in "ab":
+        for i in range(2):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{i}.png").write_bytes(encoded(9))
+    path = tmp_path / "a" / "0.png"
+    changed = path.stat().st_mtime_ns
+    path.write_bytes(bytes(len(encoded(9))))
+    os.utime(path, ns=(changed, changed))
+    for _ in range(2):
+        assert open_dataset(tmp_path, allow_corrupt=True).split("all").skipped[0][0] == "a/0.png"
+    path.write_bytes(encoded(9))
+    os.utime(path, ns=(changed, changed))
+    assert open_dataset(tmp_path).split("all").skipped == ()
 
 
 def test_where_all_images_are_gone_the_stream_ends_with_an_os_error(tmp_path):

@@ -97,6 +97,32 @@ def test_one_that_fails_leaves_the_others_alone_and_is_tried_again(tmp_path, cap
     assert again.out == printed.out
     assert (good / "model.keras").stat().st_mtime_ns == changed
 
+    sizes = {"batch_size=128": 128, "batch_size=5000": 64}  # what never began takes the new value
+    write(path, runs={name: {"training.batch_size": size} for name, size in sizes.items()})
+    assert main(["sweep", str(path), "--workdir", str(tmp_path / "out")]) == 0
+    assert "failed" not in capsys.readouterr().out
+    write(path, set=SMALL | {"training.epochs": 2}, grid={"training.batch_size": [128]})
+    assert main(["sweep", str(path), "--workdir", str(tmp_path / "out")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{good} was trained by another recipe than the grid has for it now (training.epochs: 2 here, 1" in line
+
+
+def test_a_signal_is_passed_on_and_waited_for(tmp_path):
+    path = write(tmp_path / "grid.yaml", set=SMALL | {"training.epochs": 500}, runs={"one": {}, "two": {}})
+    words = [sys.executable, "-m", "keras_convmixer", "sweep", str(path), "--workdir", str(tmp_path / "out")]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, start_new_session=True)
+    run = tmp_path / "out" / "one" / "seed0"
+    for _ in range(1200):
+        if (run / "history.csv").exists():
+            break
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.terminate()
+    process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert (run / "train.log").read_text().endswith("once more ends at once\n")
+    assert not (tmp_path / "out" / "two").exists()
+
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_in_the_epoch_where_it_was(tmp_path):
@@ -109,7 +135,8 @@ def test_a_sweep_that_is_killed_goes_on_in_the_epoch_where_it_was(tmp_path):
             break
         assert first.poll() is None, first.communicate()
         time.sleep(0.1)
-    os.killpg(first.pid, signal.SIGKILL)
+    first.kill()
+    os.kill(int((run / "checkpoints" / ".pid").read_text()), signal.SIGKILL)
     first.communicate()
     assert not (run / "metrics.json").exists()
     done = subprocess.run(words, capture_output=True, text=True)

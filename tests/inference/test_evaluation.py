@@ -64,6 +64,12 @@ def test_loss_of_what_is_all_but_impossible_is_finite():
 
 
 @pytest.mark.filterwarnings("ignore:'k'")
+@pytest.mark.parametrize("spoilt", [[np.nan, np.nan], [0.0, np.nan], [np.nan, 0.0]])
+def test_logits_that_are_no_numbers_are_wrong_answers(spoilt):
+    logits = np.array([spoilt, [1.0, 0.0], spoilt], np.float32)
+    assert Evaluation("held out", ("a", "b"), logits, np.array([0, 0, 1])).top(1) == pytest.approx(1 / 3)
+
+
 @given(st.one_of(evaluations(), evaluations(whole=True)), st.integers(1, 12))
 def test_top_k_is_scikit_learns_and_of_equals_the_first_wins(found, k):
     # The same order, the first of equal ones before the others, as numbers that all differ.

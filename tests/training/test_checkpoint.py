@@ -128,6 +128,7 @@ def source(noted=(), steps=10):
         noted=lambda epoch: list(noted),
         note_again=lambda epoch, indices: counted.again.append((epoch, indices)),
         counted=counted,
+        digest="",
     )
 
 

@@ -38,9 +38,11 @@ def frozen(start, small_recipe):
     return lambda *overrides: small_recipe(*settings, *overrides)
 
 
-def test_with_as_many_crops_as_epochs_it_is_the_training_under_a_frozen_backbone(frozen, tmp_path):
+def test_with_as_many_crops_as_epochs_it_is_the_training_under_a_frozen_backbone(frozen, start, tmp_path):
     anew = keras_convmixer.train(frozen(), tmp_path / "anew", verbose=0)
     kept = keras_convmixer.train(frozen("training.cached_crops=3"), tmp_path / "kept", verbose=0)
+    for run in (kept, anew):  # of the model that is saved it is no matter that it was frozen
+        assert len(run.model.trainable_variables) == len(keras_convmixer.load(start).model.trainable_variables)
     for ours, theirs in zip(kept.model.get_weights(), anew.model.get_weights()):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
     for a, b in zip(history(tmp_path / "kept"), history(tmp_path / "anew"), strict=True):

@@ -153,6 +153,14 @@ def test_goes_on_with_more_epochs_where_the_images_were_moved_to_and_records_it(
         keras_convmixer.train(None, run, changes=["seed=1"], verbose=0)
     with pytest.raises(ValueError, match=r"training\.epochs 1 is less than the 2 epochs that are done"):
         keras_convmixer.train(None, run, changes=["training.epochs=1"], verbose=0)
+    for change, back in (
+        (lambda: Image.new("L", (8, 8), 9).save(moved / "dark" / "new.png"), (moved / "dark" / "new.png").unlink),
+        (lambda: (moved / "dark").rename(moved / "night"), lambda: (moved / "night").rename(moved / "dark")),
+    ):
+        change()
+        with pytest.raises(ValueError, match=rf"moved holds other images or classes than when {run} was begun"):
+            keras_convmixer.train(None, run, changes=["training.epochs=3"], verbose=0)
+        back()
     shutil.copytree(moved, tmp_path / "other")
     for path in (tmp_path / "other").rglob("*.png"):
         Image.new("L", (8, 8), 0).save(path)
@@ -321,6 +329,24 @@ def test_the_last_good_checkpoint_is_named_where_the_loss_stops_being_finite(sma
         keras_convmixer.train(two_epochs, tmp_path, verbose=0)
 
 
+def test_a_last_step_that_spoils_the_weights_is_noticed_before_anything_is_saved(small_recipe, tmp_path):
+    class Spoils(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch, logs=None):
+            if (self.epoch, batch) == (1, 10):
+                self.model.set_weights([np.full_like(weight, np.nan) for weight in self.model.get_weights()])
+
+    with pytest.raises(
+        ValueError, match=r"weights are no longer finite in epoch 2, after its last step, .*0001-epochs"
+    ):
+        keras_convmixer.train(small_recipe("training.early_stopping=1"), tmp_path, callbacks=[Spoils()], verbose=0)
+    assert len(history(tmp_path)) == 1
+    for folder in (tmp_path, tmp_path / "best"):
+        assert all(np.isfinite(weight).all() for weight in keras_convmixer.load(folder).model.get_weights())
+
+
 @pytest.mark.slow
 def test_a_mixed_precision_is_named(small_recipe, tmp_path, capsys):
     keras_convmixer.train(small_recipe("training.epochs=1", "training.precision=mixed"), tmp_path, verbose=0)
@@ -342,12 +368,13 @@ def test_refuses_what_cannot_be_trained(small_recipe, tmp_path, override, messag
         keras_convmixer.train(small_recipe(override), tmp_path, verbose=0)
 
 
-def test_takes_a_recipes_name_and_keras_callbacks(small_recipe, tmp_path):
+def test_takes_a_recipes_name_and_keras_callbacks(small_recipe, tmp_path, monkeypatch):
     seen = []
     callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append((epoch, dict(logs))))
     path = tmp_path / "mine.yaml"
     path.write_text(small_recipe("training.epochs=2").to_yaml())
-    keras_convmixer.train(path, tmp_path / "run", callbacks=[callback], verbose=0)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    keras_convmixer.train(path, "~/run", callbacks=[callback], verbose=0)
     assert [epoch for epoch, _ in seen] == [0, 1]
     rows = history(tmp_path / "run")
     assert [logs["val_accuracy"] for _, logs in seen] == [float(row["val_accuracy"]) for row in rows]
@@ -374,6 +401,11 @@ def test_trains_on_batches_of_ones_own(small_recipe, tmp_path):
         metrics["top1"] == pytest.approx(right / 397) == pytest.approx(float(history(tmp_path)[-1]["val_accuracy"]))
     )
     assert metrics["top1"] > 0.5
+    for whose in (keras_convmixer.evaluate, lambda run: keras_convmixer.average([run], tmp_path / "averaged")):
+        with pytest.raises(ValueError, match=r"data\.source is null, as of a training on batches of the user's"):
+            whose(tmp_path)
+    with pytest.raises(ValueError, match=r"digits has other classes than .*: name the images that it learned from"):
+        keras_convmixer.average([tmp_path], tmp_path / "averaged", data="digits")
 
 
 @pytest.mark.parametrize(

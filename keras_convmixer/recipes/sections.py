@@ -209,8 +209,8 @@ class Training:
     """Keras's policy, or "mixed" for the one that suits the hardware (see `keras_convmixer.training.dtype_policy`).
     What is saved is float32 whatever it says."""
     ema: Annotated[float, pydantic.Field(gt=0, lt=1)] | None = None
-    """Momentum of the weights' exponential moving average, or None. It is the average that is validated and
-    saved."""
+    """Momentum of the weights' exponential moving average, or None. It is the average that is validated and saved.
+    Of BatchNorm's statistics on several devices it has those of the first."""
     gradient_accumulation: Positive = 1
     """In how many parts a device takes its share of a batch, one after another, for less memory. It is one step,
     with the mean of their gradients; BatchNorm sees one part at a time."""

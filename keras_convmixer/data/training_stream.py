@@ -53,6 +53,7 @@ def training_batches(
     class_weights=None,
     shard=(0, 1),
     unreadable=None,
+    make=None,
 ):
     """The batches of epochs `first_epoch`, from its batch `first_step` on, to `epochs`, one after another.
 
@@ -67,6 +68,7 @@ def training_batches(
         shard: (index, count): this host's number and how many hosts there are. A host gets its part of each batch,
             and reads nothing else; the parts of all hosts, one after another, are the batch of a single host.
         unreadable: an `Unreadable` that is told of each image that cannot be read.
+        make: what `image_maker` made of the same arguments, if it was called before: to trace it takes a second.
 
     Returns:
         A `tf.data.Dataset` of (pixels, labels), with weights as a third where given: float32 pixels
@@ -80,7 +82,7 @@ def training_batches(
     groups = _groups(recipe, steps_per_epoch(images, batch_size), batch_size, shard)
     cores = usable_cores()
     at_once, images_of_each = _parallelism(cores, groups.size * 12 * math.prod(preprocessing.input_size))
-    make = image_maker(images, preprocessing, recipe, seed, label_smoothing, class_weights)
+    make = make or image_maker(images, preprocessing, recipe, seed, label_smoothing, class_weights)
     mixed = group_mixer(preprocessing, recipe)
 
     @tf.autograph.experimental.do_not_convert
@@ -97,12 +99,13 @@ def training_batches(
     return batches.prefetch(2).with_options(_a_core_an_image(cores))
 
 
-def first_images(images, preprocessing, recipe, *, batch_size, seed, most, shard=(0, 1)):
+def first_images(images, preprocessing, recipe, make, *, batch_size, seed, most, shard=(0, 1)):
     """What makes the first images of any epoch, as `training_batches` of the same arguments gives them.
 
     No stream is read for it, and an image that cannot be read is not noted.
 
     Args:
+        make: what `image_maker` made of the same arguments.
         most: how many images to make. Where they are mixed with each other it takes a whole group of them.
 
     Returns:
@@ -111,7 +114,7 @@ def first_images(images, preprocessing, recipe, *, batch_size, seed, most, shard
     """
     groups = _groups(recipe, steps_per_epoch(images, batch_size), batch_size, shard)
     size = groups.size if mixes(recipe) else min(most, groups.size)
-    make, mixed = image_maker(images, preprocessing, recipe, seed), group_mixer(preprocessing, recipe)
+    mixed = group_mixer(preprocessing, recipe)
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.int64)], autograph=False)
     def made(number_of_epoch):

@@ -11,6 +11,7 @@ from keras_convmixer import shipped
 from keras_convmixer.data import datasets, fingerprints
 from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.data.soft_labels import soft_labels
+from keras_convmixer.data.training_image import image_maker
 from keras_convmixer.data.training_stream import first_images, steps_per_epoch, training_batches
 from keras_convmixer.data.unreadable import Unreadable
 from keras_convmixer.errors import UserError
@@ -49,6 +50,7 @@ class RecipeData:
         )
         self.classes = self.dataset.classes
         self.images = self.dataset.training()
+        self._maker = functools.cache(self._image_maker)  # one trace for all streams of a size
         self.steps = steps_per_epoch(self.images, recipe.training.batch_size)
         self.images_per_epoch = self.steps * recipe.training.batch_size
         splits = {"unreadable": self.images, "val_unreadable": self.dataset.held_out()}
@@ -71,10 +73,9 @@ class RecipeData:
             epochs=training.epochs,
             first_epoch=first_epoch,
             first_step=first_step,
-            label_smoothing=training.label_smoothing,
-            class_weights=self.class_weights() if training.class_weights else None,
             shard=(self.hosts.index, self.hosts.count),
             unreadable=self._unreadable["unreadable"],
+            make=self._maker(preprocessing),
         )
 
     def first_images(self, preprocessing, most):
@@ -83,11 +84,18 @@ class RecipeData:
             self.images,
             preprocessing,
             self.recipe.augmentation,
+            self._maker(preprocessing),
             batch_size=self.recipe.training.batch_size,
             seed=self.recipe.seed,
             most=most,
             shard=(self.hosts.index, self.hosts.count),
         )
+
+    def _image_maker(self, preprocessing):
+        training = self.recipe.training
+        weights = self.class_weights() if training.class_weights else None
+        augmentation, seed = self.recipe.augmentation, self.recipe.seed
+        return image_maker(self.images, preprocessing, augmentation, seed, training.label_smoothing, weights)
 
     def sample(self, preprocessing):
         """Some training images as in evaluation, RGB in 0–255 `(n, height, width, 3)`."""

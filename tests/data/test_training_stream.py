@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_convmixer import Preprocessing
 from keras_convmixer.data import datasets, training_stream
 from keras_convmixer.data.evaluation_stream import evaluation_batches
+from keras_convmixer.data.training_image import image_maker
 from keras_convmixer.data.training_stream import first_images, steps_per_epoch, training_batches
 from keras_convmixer.recipes import Augmentation
 
@@ -64,7 +65,8 @@ def test_a_resumed_stream_goes_on_as_the_whole_one(digits, stream):
 )
 def test_the_first_images_of_an_epoch_are_those_of_the_stream(digits, augmentation, shard):
     batched = {"batch_size": 32, "seed": 1, "shard": shard}
-    made = first_images(digits, PREPROCESSING, augmentation, most=5, **batched)
+    make = image_maker(digits, PREPROCESSING, augmentation, batched["seed"])
+    made = first_images(digits, PREPROCESSING, augmentation, make, most=5, **batched)
     whole = batches(digits, augmentation, **batched)
     for epoch in (1, 0):
         pixels, _ = whole[epoch * (100 // 32)]

@@ -284,6 +284,7 @@ def _fit(recipe, folder):
     import tensorflow as tf
 
     from keras_convmixer.data.unreadable import stream_in_use
+    from keras_convmixer.parts import parameter_count
     from keras_convmixer.training.compiled import learning_rate
     from keras_convmixer.training.optimizer import AdamW
     from keras_convmixer.training.progress_line import watched
@@ -324,7 +325,7 @@ def _fit(recipe, folder):
     evaluation = meter.measure(model, source.classes)
     with files.replacing(folder / "model.keras") as temporary:
         model.save(temporary)
-    metrics = evaluation.summary() | {"epochs": epochs, "parameters": model.count_params()}
+    metrics = evaluation.summary() | {"epochs": epochs, "parameters": parameter_count(model)}
     metrics |= {"precision": "float32", "processor": processor(), "versions": versions("keras", "tensorflow")}
     files.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 

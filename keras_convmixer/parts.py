@@ -1,5 +1,6 @@
 """What a ConvMixer is made of, read off a model: its layers by name, its sizes, its blocks' outputs."""
 
+import math
 import re
 from typing import NamedTuple
 
@@ -125,6 +126,12 @@ def architecture(model):
         scale, offset = np.ravel(found.normalization.scale), np.ravel(found.normalization.offset)
         arguments |= {"mean": list(-offset / scale / 255), "std": list(1 / scale / 255)}
     return arguments
+
+
+def parameter_count(model):
+    """How many parameters a model has, whether frozen or not. BatchNorm's moving statistics are none."""
+    statistics = ("moving_mean", "moving_variance")
+    return sum(math.prod(weight.shape) for weight in model.weights if weight.name not in statistics)
 
 
 def _is_known(name, layer):

@@ -24,7 +24,7 @@ CIFAR10 = Preprocessing((32, 32), 1.0, "bilinear", CIFAR10_MEAN, CIFAR10_STD)
 class Variant:
     """One row of the table.
 
-    `parameters` counts the trainable ones with `num_classes` outputs. `top1` and `top5` are percentages on the
+    `parameters` is the `parts.parameter_count` with `num_classes` outputs. `top1` and `top5` are percentages on the
     ImageNet validation set as timm measured them for published weights, otherwise the paper's, on `dataset`.
     `release` names its file in the authors' release of weights, where it is in it.
     """

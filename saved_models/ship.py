@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 import keras_convmixer
 from keras_convmixer import files
 from keras_convmixer.exported.loaded import load
+from keras_convmixer.parts import parameter_count
 from keras_convmixer.recipes import Recipe
 
 HERE = Path(__file__).parent
@@ -101,6 +102,7 @@ def write(run, first, folder, of, data):
             forms[name] = keras_convmixer.evaluate(form, data=data).top(1)
     trained = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     trained["data"]["source"] = of
+    trained["parameters"] = parameter_count(keras_convmixer.load(folder).model)
     metrics = trained | evaluation.summary() | {"test_time_flip_top1": mirrored.top(1), "tflite_top1": forms}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     histories = [read(folder / name) for name in ("first_history.csv", "history.csv") if (folder / name).exists()]
@@ -162,8 +164,6 @@ def card(folder, of, metrics, histories, evaluation):
     weights = files.sha256(folder / "model.keras")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
     flipped = 100 * metrics["test_time_flip_top1"]
-    variables = keras_convmixer.load(folder).model.trainable_variables
-    trainable = sum(variable.value.shape.num_elements() for variable in variables)
     mirrors = recipe["augmentation"]["flip"] != 0
     mean_of_two = f" The mean over each image and its mirror image: {flipped:.2f} %." if mirrors else ""
     named = folder.name in keras_convmixer.list_models()
@@ -171,7 +171,7 @@ def card(folder, of, metrics, histories, evaluation):
     return f"""\
 # {folder.name}
 
-A ConvMixer with {trainable:,} trainable parameters, {how}.
+A ConvMixer with {metrics["parameters"]:,} parameters, {how}.
 
     convmixer predict {folder.name} photo.jpg
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_convmixer import ConvMixer, features, fold
-from keras_convmixer.parts import architecture, parts
+from keras_convmixer.parts import architecture, parameter_count, parts
 from keras_convmixer.training.optimizer import rate_multipliers
 from keras_convmixer.training.training_model import training_model
 from keras_convmixer.weights.load import load_weights
@@ -68,6 +68,14 @@ def test_fold_features_and_conversion_work_on_whatever_has_parts(arguments, imag
     np.testing.assert_array_equal(predict(again, images), expected)
     assert small(**architecture(model)).count_params() == model.count_params()
     assert rate_multipliers(model, layer_decay=0.5)["block_0_depthwise"] == 0.125
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_parameters_are_those_that_training_may_change(frozen):
+    model = small(dropout=0.1)
+    expected = sum(weight.numpy().size for weight in model.trainable_weights)
+    model.trainable = not frozen
+    assert parameter_count(model) == expected == model.count_params() - 7 * 2 * 8  # BatchNorm's mean and variance
 
 
 @pytest.mark.parametrize("rematerialize", [False, True])

@@ -10,6 +10,7 @@ import pytest
 import keras_convmixer
 from keras_convmixer import shipped
 from keras_convmixer.cli.main import main
+from keras_convmixer.parts import parameter_count
 from keras_convmixer.recipes import Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +32,13 @@ def test_every_file_of_a_model_has_its_sum():
     files = {str(path.relative_to(folder)) for path in folder.glob("*/*") if path.parent.name != "__pycache__"}
     assert {line.split("  ", 1)[1] for line in (folder / shipped.SUMS).read_text().splitlines()} == files
     assert sum((folder / name).stat().st_size for name in files) < 40e6
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_its_parameters_are_counted_right(name):
+    count = parameter_count(keras_convmixer.load(name).model)
+    assert json.loads((shipped.folder(name) / "metrics.json").read_text())["parameters"] == count
+    assert f"A ConvMixer with {count:,} parameters" in (ROOT / "saved_models" / name / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", shipped.names())

@@ -12,7 +12,9 @@ EXAMPLE = "photos/ --recipe finetune --out look"
 
 def add_arguments(parser):
     parser.add_argument("source", metavar="PATH", help=DATA_HELP)
-    parser.add_argument("--recipe", help=f"whose training input to show: {RECIPE_HELP}")
+    parser.add_argument(
+        "--recipe", help=f"whose training input to show: {RECIPE_HELP} (default: finetune; of the digits, digits)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET_HELP)
     parser.add_argument(
         "--out", metavar="DIR", help="folder for contact_sheet.png, of augmented images, and data.json"

@@ -16,7 +16,11 @@ def add_arguments(parser):
     parser.add_argument("model", help=f"{MODEL_HELP}, or {EXPORTED_HELP}")
     parser.add_argument("--classes", metavar="FILE", help=CLASSES_HELP)
     parser.add_argument("--data", help=f"{DATA_HELP} (default: what the model was trained on)")
-    parser.add_argument("--split", help="train, validation or test (default: the held-out one)")
+    parser.add_argument(
+        "--split",
+        help="train, validation, test or all (default: the held-out one; of a folder without splits, what the "
+        "model has not learned from; of an exported or .keras file, which does not know that, all)",
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default: 64)")
     parser.add_argument("--flip", action="store_true", help="take the mean over each image and its mirror image")
     parser.add_argument(

@@ -39,7 +39,7 @@ FAULT = 70
 _EPILOG = """\
 examples:
   convmixer train --recipe digits --workdir runs/digits
-  convmixer train --recipe cifar10 --data photos.tar.gz --workdir runs/mine --set training.epochs=5
+  convmixer train --recipe finetune --data photos/ --workdir runs/mine
   convmixer evaluate runs/mine
   convmixer data photos/ --recipe finetune --out look
   convmixer recipe keys training
@@ -48,8 +48,8 @@ examples:
   convmixer export runs/mine --format tflite --quantize int8 --out exported
 
 Exit codes: 0 done, 1 something could not be done (one line on stderr says what), 2 wrong usage, 70 a fault of this
-program, 75 another process of the training was lost, 130 interrupted, 143 terminated. CONVMIXER_TRACEBACK=1 in the
-environment shows where an error came from, and what native code says.
+program, 75 another process of the training was lost, 129 hung up, 130 interrupted, 143 terminated.
+CONVMIXER_TRACEBACK=1 in the environment shows where an error came from, and what native code says.
 """
 
 

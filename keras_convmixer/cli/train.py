@@ -15,7 +15,9 @@ EXAMPLE = "--recipe digits --workdir runs/d"
 
 
 def add_arguments(parser):
-    parser.add_argument("--recipe", help=RECIPE_HELP)
+    parser.add_argument(
+        "--recipe", help=f"{RECIPE_HELP} (default: the run's own; of a new one with --data, finetune)"
+    )
     parser.add_argument("--data", help=f"{DATA_HELP} (default: the recipe's)")
     parser.add_argument("--workdir", required=True, help="folder of the run; alone, it goes on")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET_HELP)
@@ -42,10 +44,11 @@ def run(arguments):
         overrides.append(f"data.source={json.dumps(files.absolute(arguments.data))}")
     if arguments.on_nan:
         overrides.append(f"training.on_nan={arguments.on_nan}")
-    if arguments.recipe or not (Path(arguments.workdir) / "recipe.yaml").exists():
-        recipe, changes = Recipe.load(recipe_or_default(arguments.recipe, arguments.data), overrides), ()
-    else:
+    goes_on = not arguments.data or (Path(arguments.workdir) / "recipe.yaml").exists()
+    if goes_on and not arguments.recipe:
         recipe, changes = None, overrides
+    else:
+        recipe, changes = Recipe.load(recipe_or_default(arguments.recipe, arguments.data), overrides), ()
     devices = arguments.devices.split(",") if arguments.devices else None
     try:
         # A bar that is rewritten in place is for a terminal; a log gets a line an epoch.

@@ -6,12 +6,13 @@ DATA_HELP = (
     "a TFDS name (cifar10, imagenet2012, ...), a folder split/class/image or class/image, an archive (.tar, "
     ".tar.gz, .zip) of either, or digits"
 )
-MODEL_HELP = "a run or model folder, the name of a published model, or a .keras file"
+MODEL_HELP = (
+    "a run or model folder, the name of a trained model (digits, ...) or of one with published weights, or a "
+    ".keras file"
+)
 EXPORTED_HELP = "what export wrote: a .tflite or .onnx file, a SavedModel's or OpenVINO's folder"
 CLASSES_HELP = "file of class names, one a line, in the order of the outputs; a .keras file needs it"
-RECIPE_HELP = (
-    "digits, cifar10, imagenet, finetune, a YAML file or a run's folder (default: finetune; for the digits, digits)"
-)
+RECIPE_HELP = "digits, cifar10, imagenet, finetune, a YAML file or a run's folder"
 SET_HELP = "override a key of the recipe"
 
 
@@ -22,6 +23,6 @@ def recipe_or_default(recipe, source):
     from keras_convmixer.recipes import default_recipe
 
     recipe = default_recipe(source)
-    if source and recipe != source:
+    if recipe != source:
         print(f"convmixer: no --recipe was given: taking {recipe}", file=sys.stderr)
     return recipe

@@ -143,7 +143,7 @@ def check_share(name, found, count, allow_corrupt):
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         raise UserError(
             f"{name}: {len(found)} of {count} images cannot be read, more than {MOST_UNREADABLE:.0%} "
-            f"({some}{more}); repair or remove them, or set allow_corrupt"
+            f"({some}{more}); repair or remove them, or set data.allow_corrupt=true (evaluate: --allow-corrupt)"
         )
 
 

@@ -86,9 +86,9 @@ class Recipe:
         return [f"{k}: {here} here, {there} there" for k, (there, here) in self.changed_from(other).items()]
 
 
-def default_recipe(source=None):
+def default_recipe(source):
     """The name of the recipe for a data set where none was asked for: "finetune" for any but the digits."""
-    return "digits" if source in (None, "digits") else "finetune"
+    return "digits" if source == "digits" else "finetune"
 
 
 def list_recipes() -> list[str]:

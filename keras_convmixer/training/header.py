@@ -3,7 +3,7 @@
 import keras
 
 from keras_convmixer.machine import processor, usable_cores
-from keras_convmixer.parts import architecture
+from keras_convmixer.parts import architecture, parameter_count
 from keras_convmixer.training import memory
 
 NO_GPU = 'no GPU found: on Linux with an NVIDIA card, pip install "tensorflow[and-cuda]" lets TensorFlow use it'
@@ -44,6 +44,6 @@ def _model(bundle, frozen):
     sizes, (height, width) = architecture(bundle.model), bundle.preprocessing.input_size
     return (
         f"dim {sizes['dim']}, depth {sizes['depth']}, kernel {sizes['kernel_size']}, patch {sizes['patch_size']}, "
-        f"images of {height}×{width}; {bundle.model.count_params():,} parameters"
+        f"images of {height}×{width}; {parameter_count(bundle.model):,} parameters"
         f"{', of which the head alone is trained' if frozen else ''}"
     )

@@ -83,7 +83,10 @@ def recipe_of(workdir, overrides=()):
     """
     path = workdir / "recipe.yaml"
     if not path.exists():
-        raise FileNotFoundError(f"{workdir} is not the folder of a run: it has no recipe.yaml; name a recipe")
+        raise FileNotFoundError(
+            f"{workdir} is not the folder of a run: it has no recipe.yaml; name a recipe (--recipe), or images "
+            "(--data)"
+        )
     changed = Recipe.load(path, overrides)
     for key in changed.changed_from(Recipe.load(path)):
         if key not in _CHANGEABLE | _FREE:

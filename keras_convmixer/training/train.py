@@ -16,6 +16,7 @@ from keras_convmixer.machine import processor, versions
 from keras_convmixer.pages.record import Record
 from keras_convmixer.pages.run_page import NAME as REPORT
 from keras_convmixer.pages.run_page import run_page
+from keras_convmixer.parts import parameter_count
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.training import checkpoint, distribute, dtype_policy, memory, run_folder
 from keras_convmixer.training.allocator import keep_freed_memory
@@ -175,7 +176,7 @@ def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbos
         plain.set_weights(trained.get_weights())
     evaluation = meter.measure(plain, bundle.classes)
     metrics = {"epochs": len(checkpoints.history), "precision": precision, "frozen": frozen}
-    metrics |= {"parameters": bundle.model.count_params()} | _made_with(hardware, hosts) | evaluation.summary()
+    metrics |= {"parameters": parameter_count(bundle.model)} | _made_with(hardware, hosts) | evaluation.summary()
     metrics |= {"data": source.described()}
     bundle = dataclasses.replace(bundle, path=workdir)
     hosts.from_first(lambda: bundles.save(bundle, workdir, metrics=metrics))

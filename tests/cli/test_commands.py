@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import keras_convmixer
+from keras_convmixer import shipped
 from keras_convmixer.cli import main
 
 SMALL = ("model.dim=8", "model.depth=1", "augmentation.crop_scale=null", "training.epochs=1")
@@ -61,12 +63,21 @@ def test_export_reports_its_comparison(run, tmp_path, capsys):
 
 def test_models_lists_the_variants(capsys):
     assert main(["models"]) == 0
-    assert "convmixer_1536_20 " in capsys.readouterr().out
+    published, trained = capsys.readouterr().out.split("\n\n")
+    assert "convmixer_1536_20 " in published
+    assert re.search(r"convmixer_256_8_ks5_p2 .* 92\.60 ", published)
+    assert re.search(r"convmixer_256_8_ks5_p2 .* 88\.65  10,000  cifar10\n", trained)
+    assert re.search(r"digits +25,354  8x8 +99\.72 +359  digits\n", trained)
     assert main(["models", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert listed["convmixer_768_32"]["top1"] == 80.158
     assert listed["convmixer_768_32"]["weights"] == ["imagenet"]
     assert listed["convmixer_tiny"]["weights"] == []
+    assert (listed["convmixer_tiny"]["trained"], listed["convmixer_256_8_ks5_p2"]["top1"]) == (None, 92.60)
+    assert listed["convmixer_256_8_ks5_p2"]["trained"] == {"top1": 88.65, "images": 10_000}
+    assert listed["convmixer_192_8_ks7_p4"]["trained"]["top1"] == 81.39
+    assert {*keras_convmixer.list_models(), *shipped.names()} == listed.keys()
+    assert len({frozenset(row) for row in listed.values()}) == 1
 
 
 def test_the_run_of_another_recipe_is_refused(run, capsys):

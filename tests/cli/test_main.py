@@ -19,19 +19,24 @@ from keras_convmixer.errors import UserError
     "words,expected",
     [
         (["train", "--recipe", "cifar11", "--workdir", "W"], "cifar11: no such recipe"),
-        (["train", "--workdir", "W", "--set", "training.epoch=5"], "did you mean 'training.epochs'"),
+        (["train", "--workdir", "W"], "name a recipe (--recipe), or images (--data)"),
+        (["train", "--workdir", "W", "--set", "training.epochs=5"], "W is not the folder of a run"),
+        (
+            ["train", "--recipe", "digits", "--workdir", "W", "--set", "training.epoch=5"],
+            "did you mean 'training.epochs'",
+        ),
         (
             ["train", "--recipe", "digits", "--workdir", "W", "--data", "./nowhere"],
             "nowhere: no such file or folder",
         ),
-        (["train", "--workdir", "W", "--devices", "GPU:3"], "no device GPU:3 here"),
+        (["train", "--recipe", "digits", "--workdir", "W", "--devices", "GPU:3"], "no device GPU:3 here"),
         (["evaluate", "nowhere"], "nowhere: no such model folder"),
         (["predict", "nowhere", "photo.png"], "photo.png"),
         (["predict", "nowhere", "photo.png", "--top", "0"], "top and batch_size must be at least 1, got 0"),
         (["evaluate", "nowhere", "--batch-size", "-1"], "nowhere: no such model folder"),
         (["benchmark", "convmixer_tiny", "--rounds", "0"], "rounds must be at least 1, got 0"),
         (["benchmark", "convmixer_tiny", "--threads", "0"], "threads must be at least 1, got 0"),
-        (["train", "--workdir", "W", "--devices", "CPU:x"], "no device CPU:X here"),
+        (["train", "--recipe", "digits", "--workdir", "W", "--devices", "CPU:x"], "no device CPU:X here"),
         (
             ["train", "--recipe", "digits", "--workdir", "W", "--data", "~nobody-of-this-name/photos"],
             "~nobody-of-this-name/photos: no such",

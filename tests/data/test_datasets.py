@@ -137,7 +137,7 @@ def test_more_than_one_percent_corrupt_is_an_error_unless_allowed(tmp_path):
     photos(tmp_path, count=100)
     spoil(tmp_path, "cat/1.jpg", "cat/2.jpg", "dog/3.jpg")
     with pytest.raises(
-        ValueError, match=r"3 of 200 images cannot be read.*cat/1.jpg: not a JPEG.*allow_corrupt"
+        ValueError, match=r"3 of 200 images cannot be read.*cat/1.jpg: not a JPEG.*set data.allow_corrupt=true"
     ) as caught:
         open_dataset(tmp_path)
     assert "\n" not in str(caught.value)

@@ -121,7 +121,7 @@ NOT_RUN = (
             "convmixer train --backend jax --coordinator 10.0.0.1:1234 --num-processes 2 --process-id 0"
             " --recipe cifar10 --data photos/ --workdir runs/mine",
             "convmixer train --backend jax --coordinator auto"
-            " --recipe imagenet --data /mnt/images --workdir runs/imagenet",
+            " --recipe imagenet --set augmentation.mix_group=80 --data /mnt/images --workdir runs/imagenet",
         ],
         "several machines; tests/training/test_several_processes.py has processes instead",
     )

@@ -66,6 +66,11 @@ class _Choice:
             onnx_file.check_installed(self.format)
         if keras.backend.backend() != "tensorflow":
             raise UserError("export works with Keras on TensorFlow only; set KERAS_BACKEND=tensorflow")
+        if keras.config.image_data_format() != "channels_last":
+            raise UserError(
+                'export takes a model whose images are "channels_last": call '
+                'keras.config.set_image_data_format("channels_last") before the model is built or loaded'
+            )
 
     @property
     def file_name(self):
@@ -196,7 +201,8 @@ def _write(model, preprocessing, choice, training, path):
     elif choice.format == "saved_model":
         saved_model.save(prepared(model, features=choice.features), preprocessing, path)
     else:
-        onnx_file.save(model, path, choice.format, choice.quantize, representative, features=choice.features)
+        size, features = preprocessing.input_size, choice.features
+        onnx_file.save(model, size, path, choice.format, choice.quantize, representative, features=features)
 
 
 def _compared(model, preprocessing, format, threads, images, path):

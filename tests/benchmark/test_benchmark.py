@@ -74,7 +74,7 @@ def test_every_form_is_measured_and_slow_or_broken_peers_hold_nobody_up(bundle, 
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
 
-    def save(model, path, format, quantize, representative):
+    def save(model, input_size, path, format, quantize, representative):
         if format == "openvino":
             raise RuntimeError("no plugin for this processor\nand more")
         path.write_text("")

@@ -295,6 +295,18 @@ def test_bad_arguments(bundle, tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("format", ["saved_model", "onnx"])
+def test_a_model_whose_channels_come_first_is_refused(bundle, tmp_path, format):
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(UserError, match='takes a model whose images are "channels_last"'):
+            export(bundle, tmp_path / "out", format=format, compare=False)
+    finally:
+        keras.config.set_image_data_format(before)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_without_data(bundle, tmp_path):
     with pytest.raises(ValueError, match="give --data"):
         export(Bundle(bundle.model, bundle.preprocessing, bundle.classes), tmp_path / "out")

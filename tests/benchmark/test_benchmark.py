@@ -1,9 +1,12 @@
 import csv
 import io
 import json
+import time
 
+import numpy as np
 import pytest
 
+from keras_convmixer.benchmark import workers
 from keras_convmixer.benchmark.forms import OURS, STOCK
 from keras_convmixer.benchmark.measure import benchmark
 from keras_convmixer.benchmark.report import Benchmark, Row
@@ -60,6 +63,18 @@ class InferenceSession:
         time.sleep(0.4)
         return [np.zeros((len(inputs["image"]), 10))]
 """
+
+
+def test_a_form_that_never_loads_is_given_up(tmp_path, monkeypatch):
+    (tmp_path / "onnxruntime.py").write_text("import time\n\ntime.sleep(60)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(workers, "PATIENCE", 1)
+    images = np.zeros((8, 224, 224, 3), "float32")  # more than a pipe holds
+    began = time.perf_counter()
+    with workers.Workers("m", ["onnx"], tmp_path, 1, 60) as forms:
+        assert forms.logits(images) == {"onnx": None}
+        assert forms.errors == {"onnx": "not available: TimeoutError: no answer in 1 seconds"}
+    assert time.perf_counter() - began < 30
 
 
 def test_every_form_is_measured_and_slow_or_broken_peers_hold_nobody_up(bundle, tmp_path, monkeypatch, capfd):

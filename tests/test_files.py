@@ -62,7 +62,7 @@ def test_a_folder_that_may_not_be_written_to_is_told(tmp_path, monkeypatch):
     # Root, as whom tests may run, may write everywhere.
     monkeypatch.setattr(os, "access", lambda path, mode: path.name != "locked")
     for path in (tmp_path / "locked", tmp_path / "locked" / "new" / "newer"):
-        with pytest.raises(UserError, match="cannot be written into: the folder .*locked may not be written to"):
+        with pytest.raises(UserError, match=r"cannot be written into: the folder .*locked may not be written to"):
             files.check_folder(path)
     files.check_folder(tmp_path / "new" / "newer")
     assert os.listdir(tmp_path) == ["locked"]

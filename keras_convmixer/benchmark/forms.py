@@ -14,15 +14,14 @@ import numpy as np
 from keras_convmixer.errors import first_line
 from keras_convmixer.exported.runtimes import open_onnx, open_openvino, open_tflite
 
-
-# what `serve` says once a form is loaded
+# what `serve` says when a form is loaded
 READY = "ready"
 
 
 def serve(connection, form, folder, threads):
-    """Says `READY`, then answers batches of images with `(seconds, logits, peak memory in bytes)`, None with the end.
+    """Says `READY`, then answers batches of images with `(seconds, logits, peak memory in bytes)`.
 
-    Whatever goes wrong is answered with its text, once, and is the end too.
+    None is the end. Whatever goes wrong is answered with its text, once, and is the end too.
     """
     if not os.environ.get("CONVMIXER_TRACEBACK"):
         # What goes wrong is answered; the rest is what runtimes have to say of themselves.

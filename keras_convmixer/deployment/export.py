@@ -17,7 +17,7 @@ from keras_convmixer.deployment.comparison import TOLERANCES, Tolerance
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.deployment.report import FEW_IMAGES, Exported
 from keras_convmixer.errors import UserError
-from keras_convmixer.exported import companions, runtimes
+from keras_convmixer.exported import companions, loaded, runtimes
 from keras_convmixer.inference.evaluation import open_data
 from keras_convmixer.machine import usable_cores
 from keras_convmixer.web import site
@@ -108,6 +108,7 @@ def export(
     Args:
         model, classes: what `load` takes: a folder, a name, a `keras.Model` with its class names...
         out: the folder to write into: `saved_model/`, `model.tflite`, `model_int8.tflite`, `model.onnx` and so on.
+            It may hold other forms of the same model.
         format: "saved_model", "tflite", or with the extra of that name "onnx" or "openvino"; "web" is a TFLite file
             with `features` and around it the page that classifies with it in a browser, see `web.site`. The page
             offers all `.tflite` files of the folder.
@@ -128,9 +129,10 @@ def export(
         allow_corrupt: whether more than 1 % of the data's images may be unreadable.
 
     Raises:
-        ValueError: an argument is out of range, there is no data, the model cannot be converted, or the export
-            differs by more than the tolerance (`comparison.Disagreement`). ImportError: the format's extra is not
-            installed. Nothing new is left then, and what stood under its name before still does.
+        ValueError: an argument is out of range, `out` holds the export of another model (by its classes and its
+            preprocessing), there is no data, the model cannot be converted, or the export differs by more than the
+            tolerance (`comparison.Disagreement`). ImportError: the format's extra is not installed. Nothing new is
+            left then, and what stood under its name before still does.
     """
     is_page = format == WEB
     format, features = ("tflite", True) if is_page else (format, features)
@@ -138,6 +140,7 @@ def export(
     if images < 1:
         raise UserError(f"images must be at least 1, got {images}")
     bundle = bundles.load(model, classes)
+    loaded.check_beside(Path(out) / choice.file_name, bundle)
     held_out = training = None
     if compare or quantize == "int8":
         held_out, training = _images(bundle, data, images, allow_corrupt)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 from unittest import mock
 
 import keras
@@ -183,6 +184,30 @@ def test_each_export_into_a_folder_keeps_its_report(bundle, tmp_path):
         "saved_model.json": "saved_model",
         "model.onnx.json": "onnx",
     }
+
+
+ONNX = pytest.param("onnx", marks=pytest.mark.skipif(not find_spec("onnxruntime"), reason="needs ONNX Runtime"))
+
+
+@pytest.mark.parametrize("format", ["tflite", ONNX])
+def test_a_folder_that_holds_the_export_of_another_model_is_refused(bundle, tmp_path, format):
+    others = dataclasses.replace(bundle, classes=tuple("abcdefghij"))
+    narrower = dataclasses.replace(bundle, preprocessing=dataclasses.replace(bundle.preprocessing, crop=0.9))
+    name = export(others, tmp_path, format=format, compare=False).path.name
+    # Replaced by another model's while it is alone.
+    export(bundle, tmp_path, format=format, compare=False)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for model in (others, narrower):
+        with pytest.raises(UserError, match=f"holds the export of another model, {name}: give another --out"):
+            export(model, tmp_path, format="saved_model", compare=False)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert not (tmp_path / "saved_model").exists()
+
+
+def test_what_says_nothing_of_itself_is_no_export(bundle, tmp_path):
+    (tmp_path / "foreign.onnx").write_bytes(b"")
+    for _ in range(2):
+        export(bundle, tmp_path, format="tflite", compare=False)
 
 
 def test_what_was_compared_with_what_is_said(bundle, tmp_path):

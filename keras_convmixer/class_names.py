@@ -1,5 +1,6 @@
 """Class names: their file, ImageNet's thousand, and how a folder's classes are matched to a head's."""
 
+import collections
 import functools
 from importlib import resources
 from os import PathLike
@@ -52,7 +53,7 @@ def match(found, head):
     """Positions in `head` of the classes `found` in a data set, by name.
 
     ImageNet's classes are matched by WordNet id, since its names are not unique ("crane", "maillot"): a folder
-    called `n02510455` or `n02510455_giant_panda` is class `n02510455`.
+    called `n02510455` or `n02510455_giant_panda` is class `n02510455`. An exported file has its words instead.
 
     Args:
         found: class names of the data set. head: class names of the model, in the order of its outputs.
@@ -61,12 +62,12 @@ def match(found, head):
         A list as long as `found`.
 
     Raises:
-        ValueError: a class is not among the head's.
+        ValueError: a class is not among the head's, or more than once.
     """
-    position = {name: i for i, name in enumerate(head)}
-    wordnet = any(name in imagenet() for name in head)
-    keys = [_wordnet_id(name) if wordnet else name for name in found]
-    missing = [name for name, key in zip(found, keys) if key not in position]
+    times = collections.Counter(head)
+    position = {name: i for i, name in enumerate(head) if times[name] == 1}
+    keys = [_key(name, position) for name in found]
+    missing = [name for name, key in zip(found, keys) if key is None]
     if missing:
         raise UserError(
             f"{len(missing)} of the data's {len(found)} classes are not among the model's {len(head)}: "
@@ -108,9 +109,11 @@ def listed(classes):
     return names
 
 
-def _wordnet_id(name):
-    head, _, _ = name.partition("_")
-    return head if head in imagenet() else name
+def _key(name, head):
+    """What a data set's class is called in a head; None where it is not in it."""
+    first, _, _ = name.partition("_")
+    keys = (name, first, display_name(first)) if first in imagenet() else (name,)
+    return next((key for key in keys if key in head), None)
 
 
 def _shortened(names, most=5):

@@ -82,6 +82,16 @@ def check_place(path):
         raise UserError(f"{path} cannot be written: the folder {path.parent} may not be written to")
 
 
+def check_folder(path):
+    """Raises UserError where no files can be written into a folder `path`, which need not be there yet."""
+    path = expanded(path)
+    standing = next(place for place in (path, *path.parents) if place.exists())
+    if not standing.is_dir():
+        raise UserError(f"{path} cannot be a folder: {standing} is none; give the name of a folder to write into")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written into: the folder {standing} may not be written to")
+
+
 def locked(path, wait=True):
     """A context in which no other process holds the same lock file. It is let go of when a process ends.
 

@@ -23,7 +23,18 @@ def test_imagenet_folders_match_by_wordnet_id():
     assert class_names.match(found, head) == [head.index("n02012849"), head.index("n03126707"), 0]
 
 
+def test_imagenet_folders_match_the_words_of_an_exported_file_where_they_are_unique():
+    head = ["goldfish, Carassius auratus", "crane", "tench, Tinca tinca", "crane"]
+    assert class_names.match(["n01440764", "n01443537_goldfish"], head) == [2, 0]
+    for ambiguous in ("n02012849", "crane"):
+        with pytest.raises(ValueError, match=f"1 of the data's 2 classes .*: {ambiguous} "):
+            class_names.match(["n01440764", ambiguous], head)
+
+
 def test_other_classes_match_by_name():
+    assert class_names.match(["cat_black"], ["cat", "cat_black"]) == [1]
+    with pytest.raises(ValueError, match=r"cat_black \(the model has cat\)"):
+        class_names.match(["cat_black"], ["cat"])
     assert class_names.match(["b", "a"], ["a", "b", "c"]) == [1, 0]
     with pytest.raises(ValueError, match=r"1 of the data's 2 classes .* d \(the model has a, b, c\)"):
         class_names.match(["a", "d"], ["a", "b", "c"])

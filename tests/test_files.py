@@ -3,6 +3,7 @@ import os
 import pytest
 
 from keras_convmixer import files
+from keras_convmixer.errors import UserError
 
 
 def test_only_regular_files_are_read(tmp_path):
@@ -54,6 +55,17 @@ def test_a_failed_folder_leaves_what_was_there(tmp_path):
         raise ValueError
     assert os.listdir(path) == ["kept"]
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_folder_that_may_not_be_written_to_is_told(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    # Root, as whom tests may run, may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "locked")
+    for path in (tmp_path / "locked", tmp_path / "locked" / "new" / "newer"):
+        with pytest.raises(UserError, match=r"cannot be written into: the folder .*locked may not be written to"):
+            files.check_folder(path)
+    files.check_folder(tmp_path / "new" / "newer")
+    assert os.listdir(tmp_path) == ["locked"]
 
 
 def test_new_files_have_the_usual_permissions(tmp_path):

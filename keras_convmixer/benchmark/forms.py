@@ -14,17 +14,21 @@ import numpy as np
 from keras_convmixer.errors import first_line
 from keras_convmixer.exported.runtimes import open_onnx, open_openvino, open_tflite
 
+# what `serve` says when a form is loaded
+READY = "ready"
+
 
 def serve(connection, form, folder, threads):
-    """Answers batches of images with `(seconds, logits, peak memory in bytes)`, None with the end.
+    """Says `READY`, then answers batches of images with `(seconds, logits, peak memory in bytes)`.
 
-    Whatever goes wrong is answered with its text, once, and is the end too.
+    None is the end. Whatever goes wrong is answered with its text, once, and is the end too.
     """
     if not os.environ.get("CONVMIXER_TRACEBACK"):
         # What goes wrong is answered; the rest is what runtimes have to say of themselves.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
         run = FORMS[form](Path(folder), threads)
+        connection.send(READY)
         while (images := connection.recv()) is not None:
             start = time.perf_counter()
             logits = run(images)

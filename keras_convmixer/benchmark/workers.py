@@ -6,12 +6,12 @@ import time
 
 import numpy as np
 
-from keras_convmixer.benchmark.forms import not_available, serve
+from keras_convmixer.benchmark.forms import READY, not_available, serve
 from keras_convmixer.benchmark.report import BATCHES
 from keras_convmixer.progress import Progress
 
 WARM_UP = 2
-# seconds that may pass without an answer, loading included
+# seconds that may pass without an answer; loading is answered too
 PATIENCE = 600
 
 
@@ -48,20 +48,27 @@ class Workers:
         """Seconds and logits of a batch, or None if the form has failed."""
         if form in self.errors:
             return None
-        end = self._ends[form]
-        with contextlib.suppress(OSError):  # A process that failed has closed its end, but left word.
-            end.send(images)
-        try:
-            late = not_available(TimeoutError(f"no answer in {PATIENCE} seconds"))
-            answer = end.recv() if end.poll(PATIENCE) else late
-        except (EOFError, OSError):
-            answer = not_available(EOFError("its process ended"))
+        # While it loads it takes nothing, and waiting until it takes images has no limit.
+        answer = READY if form in self._spent else self._answer(form)
+        if answer == READY:
+            with contextlib.suppress(OSError):  # A process that failed has closed its end, but left word.
+                self._ends[form].send(images)
+            answer = self._answer(form)
         if isinstance(answer, str):
             self.errors[form] = answer
             return None
         seconds, logits, self.memory[form] = answer
         self._spent[form] = self._spent[form] + seconds if form in self._spent else 0.0
         return seconds, logits
+
+    def _answer(self, form):
+        """What a form's process says next, or why nothing comes."""
+        try:
+            if self._ends[form].poll(PATIENCE):
+                return self._ends[form].recv()
+        except (EOFError, OSError):
+            return not_available(EOFError("its process ended"))
+        return not_available(TimeoutError(f"no answer in {PATIENCE} seconds"))
 
     def logits(self, images):
         """Form → logits of the images, or of the first of them where it is slow; None if it has failed."""

@@ -55,7 +55,7 @@ def _makers(bundle, representative):
         return lambda path: path.write_bytes(convert(model, size, quantize, one_by_one))
 
     def server(format, quantize):
-        return lambda path: onnx_file.save(plain, path, format, quantize, one_by_one)
+        return lambda path: onnx_file.save(plain, size, path, format, quantize, one_by_one)
 
     makers = {
         "keras": ("model.keras", plain.save),

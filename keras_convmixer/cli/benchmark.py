@@ -2,6 +2,7 @@
 
 import sys
 
+from keras_convmixer import files
 from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
 from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP
 
@@ -36,6 +37,8 @@ def add_arguments(parser):
 
 @quiet_native_code()
 def run(arguments):
+    if arguments.out:
+        files.check_folder(arguments.out)
     with quiet_tensorflow():
         from keras_convmixer.benchmark.measure import benchmark
     result = benchmark(
@@ -48,8 +51,9 @@ def run(arguments):
         seconds=arguments.seconds,
         threads=arguments.threads,
     )
+    print(result.as_json() if arguments.json else result.as_table(), flush=True)
     if arguments.out:
-        result.save(arguments.out)
-        print(f"wrote {arguments.out}/benchmark.csv, benchmark.json, benchmark.png", file=sys.stderr)
-    print(result.as_json() if arguments.json else result.as_table())
+        out = files.expanded(arguments.out)
+        result.save(out)
+        print(f"wrote {out}/benchmark.csv, benchmark.json, benchmark.png", file=sys.stderr)
     return 0

@@ -11,7 +11,9 @@ EXAMPLE = "convmixer_768_32_ks7_p7_relu.pth.tar --out model.keras"
 
 def add_arguments(parser):
     parser.add_argument(
-        "source", help="a .pth, .pth.tar or .safetensors file or address; or a .keras file or model folder"
+        "source",
+        help="a .pth, .pth.tar or .safetensors file or address; or a .keras file, a model folder, or the name of a "
+        "trained model that comes with the package",
     )
     parser.add_argument(
         "--out",
@@ -40,10 +42,13 @@ def add_arguments(parser):
 
 def run(arguments):
     with quiet_tensorflow():
-        from keras_convmixer import bundles, files, variants
+        from keras_convmixer import bundles, files, shipped, variants
         from keras_convmixer.weights.load import load_model
         from keras_convmixer.weights.state_dict import save_torch
+    arguments.source = shipped.located(arguments.source) or arguments.source
     source, out = Path(arguments.source), Path(arguments.out)
+    if (out / "model.keras").exists() or (out / "recipe.yaml").exists():
+        raise UserError(f"{out} holds a model or a run already: give --out a new folder")
     given = {name: getattr(arguments, name) for name in ("activation", "mean", "std") if getattr(arguments, name)}
     if arguments.input_size:
         given["image_size"] = tuple(arguments.input_size)

@@ -50,9 +50,13 @@ def make_site(
 
 
 def _around(exported, room, name, classes):
-    """The page around copies of TFLite files, each run once."""
+    """The page around copies of TFLite files, each run once. It has one list of classes."""
+    told = set()
     for path in exported:
         bundle = loaded.load(path, classes)
+        told.add((bundle.classes, bundle.preprocessing))
+        if len(told) > 1:
+            raise UserError(f"{path.parent} holds the exports of several models: give one .tflite file of them")
         shutil.copy(path, room)
         report = path.with_name(f"{path.name}.json")
         if report.is_file():

@@ -17,7 +17,7 @@ from keras_convmixer.deployment.comparison import TOLERANCES, Tolerance
 from keras_convmixer.deployment.prepare import in_float32, prepared
 from keras_convmixer.deployment.report import FEW_IMAGES, Exported
 from keras_convmixer.errors import UserError
-from keras_convmixer.exported import companions, runtimes
+from keras_convmixer.exported import companions, loaded, runtimes
 from keras_convmixer.inference.evaluation import open_data
 from keras_convmixer.machine import usable_cores
 from keras_convmixer.web import site
@@ -66,6 +66,11 @@ class _Choice:
             onnx_file.check_installed(self.format)
         if keras.backend.backend() != "tensorflow":
             raise UserError("export works with Keras on TensorFlow only; set KERAS_BACKEND=tensorflow")
+        if keras.config.image_data_format() != "channels_last":
+            raise UserError(
+                'export takes a model whose images are "channels_last": call '
+                'keras.config.set_image_data_format("channels_last") before the model is built or loaded'
+            )
 
     @property
     def file_name(self):
@@ -103,6 +108,7 @@ def export(
     Args:
         model, classes: what `load` takes: a folder, a name, a `keras.Model` with its class names...
         out: the folder to write into: `saved_model/`, `model.tflite`, `model_int8.tflite`, `model.onnx` and so on.
+            It may hold other forms of the same model.
         format: "saved_model", "tflite", or with the extra of that name "onnx" or "openvino"; "web" is a TFLite file
             with `features` and around it the page that classifies with it in a browser, see `web.site`. The page
             offers all `.tflite` files of the folder.
@@ -123,9 +129,10 @@ def export(
         allow_corrupt: whether more than 1 % of the data's images may be unreadable.
 
     Raises:
-        ValueError: an argument is out of range, there is no data, the model cannot be converted, or the export
-            differs by more than the tolerance (`comparison.Disagreement`). ImportError: the format's extra is not
-            installed. Nothing new is left then, and what stood under its name before still does.
+        ValueError: an argument is out of range, `out` holds the export of another model (by its classes and its
+            preprocessing), there is no data, the model cannot be converted, or the export differs by more than the
+            tolerance (`comparison.Disagreement`). ImportError: the format's extra is not installed. Nothing new is
+            left then, and what stood under its name before still does.
     """
     is_page = format == WEB
     format, features = ("tflite", True) if is_page else (format, features)
@@ -133,6 +140,7 @@ def export(
     if images < 1:
         raise UserError(f"images must be at least 1, got {images}")
     bundle = bundles.load(model, classes)
+    loaded.check_beside(Path(out) / choice.file_name, bundle)
     held_out = training = None
     if compare or quantize == "int8":
         held_out, training = _images(bundle, data, images, allow_corrupt)
@@ -196,7 +204,8 @@ def _write(model, preprocessing, choice, training, path):
     elif choice.format == "saved_model":
         saved_model.save(prepared(model, features=choice.features), preprocessing, path)
     else:
-        onnx_file.save(model, path, choice.format, choice.quantize, representative, features=choice.features)
+        size, features = preprocessing.input_size, choice.features
+        onnx_file.save(model, size, path, choice.format, choice.quantize, representative, features=features)
 
 
 def _compared(model, preprocessing, format, threads, images, path):

@@ -20,11 +20,11 @@ def check_installed(format):
             raise ImportError(f'{format} needs {name}: python -m pip install "keras_convmixer[{format}]"')
 
 
-def save(model, path, format, quantize="none", representative=None, *, features=False):
+def save(model, input_size, path, format, quantize="none", representative=None, *, features=False):
     """Writes an ONNX file, or a folder with OpenVINO's model.xml and model.bin. For what is in it see `onnx_graph`.
 
     Args:
-        model: a float32 `ConvMixer` that ends in logits.
+        model: a float32 `ConvMixer` that ends in logits. input_size: (height, width) of its images.
         path: the file or folder to write.
         format: "onnx" or "openvino".
         quantize: "none" or "int8".
@@ -39,9 +39,9 @@ def save(model, path, format, quantize="none", representative=None, *, features=
     from keras_convmixer.deployment.onnx_graph import onnx_graph
 
     if quantize == "int8":
-        proto = onnx_int8.convert(model, representative, runtime=format, features=features)
+        proto = onnx_int8.convert(model, input_size, representative, runtime=format, features=features)
     else:
-        proto = onnx_graph(fold.folded(model), model.input_shape[1:3], features=features)
+        proto = onnx_graph(fold.folded(model), input_size, features=features)
     if format == "onnx":
         path.write_bytes(proto.SerializeToString())
         return

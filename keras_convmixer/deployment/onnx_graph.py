@@ -47,7 +47,8 @@ def onnx_graph(numbers, input_size, *, features=False, roundings=None):
         UserError: the activation is none of `ACTIVATIONS`.
     """
     name = keras.activations.serialize(numbers.activation)
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:  # one that was registered is no string
+        name = getattr(numbers.activation, "__name__", type(numbers.activation).__name__)
         raise UserError(f"ONNX and OpenVINO files have no activation {name!r}; known: {', '.join(ACTIVATIONS)}")
     graph = _Graph(ACTIVATIONS[name])
     x = graph.node("Transpose", "image", perm=(0, 3, 1, 2))

@@ -14,11 +14,11 @@ from keras_convmixer.deployment.onnx_graph import Rounding, onnx_graph
 from keras_convmixer.progress import Progress
 
 
-def convert(model, representative, *, runtime, features=False):
+def convert(model, input_size, representative, *, runtime, features=False):
     """A ConvMixer as an `onnx.ModelProto`, see `onnx_graph`.
 
     Args:
-        model: a float32 `ConvMixer` that ends in logits.
+        model: a float32 `ConvMixer` that ends in logits. input_size: (height, width) of its images.
         representative: an iterable of float32 images `(1, height, width, 3)` in 0–255, as in evaluation, which
             decide on scales and ranges.
         runtime: what is to run it, "onnx" or "openvino". ONNX Runtime computes in integers only where the sums of a
@@ -37,7 +37,7 @@ def convert(model, representative, *, runtime, features=False):
         for given, (_, *sums) in ((range_of_x, depthwise), (range_of_z, pointwise)):
             made = [ranges.on_grid(*ranges.best_range(one, before_gelu=before_gelu)) for one in sums]
             roundings.append(Rounding(given, *made))
-    return onnx_graph(numbers, model.input_shape[1:3], features=features, roundings=roundings)
+    return onnx_graph(numbers, input_size, features=features, roundings=roundings)
 
 
 def _observed(model, images, *, counted=False, sums=False):

@@ -1,5 +1,6 @@
 """The two files that say how to use an exported model. They lie beside it, and in a TFLite file itself."""
 
+import dataclasses
 import json
 import zipfile
 import zlib
@@ -19,8 +20,18 @@ def texts(bundle):
     labels.txt  a class a line, in the order of the outputs
     input.json  what to do with an image before the model gets it
     """
-    labels = [class_names.display_name(name) for name in bundle.classes]
-    return {LABELS: "".join(f"{label}\n" for label in labels), INPUT: _input(bundle.preprocessing)}
+    return {LABELS: "".join(f"{label}\n" for label in _shown(bundle.classes)), INPUT: _input(bundle.preprocessing)}
+
+
+def are_of(path, bundle):
+    """Whether an exported file or folder says what `texts` says of a `Bundle`. Raises what `labels` raises."""
+    ours = bundle.preprocessing
+    theirs = dataclasses.replace(preprocessing(path), mean=ours.mean, std=ours.std)  # they are within the model
+    return ours == theirs and _shown(bundle.classes) == _shown(labels(path))
+
+
+def _shown(classes):
+    return [class_names.display_name(name) for name in classes]
 
 
 def _input(preprocessing):

@@ -1,5 +1,6 @@
 """An exported file as something to predict with and to evaluate, as its users will run it."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -101,6 +102,18 @@ def load(
     if outputs != len(names):
         raise UserError(f"{path} has {outputs} outputs, and there are {len(names)} labels: give one for each")
     return ExportedBundle(Runner(run), preprocessing, names)
+
+
+def check_beside(path: Path, bundle) -> None:
+    """Raises UserError where another model's export lies beside a path: labels.txt would be that of both."""
+    for other in sorted(path.parent.glob("*")):
+        if other == path or not format_of(other):
+            continue
+        with contextlib.suppress(FileNotFoundError):  # What says nothing of itself was not exported here.
+            if not companions.are_of(other, bundle):
+                raise UserError(
+                    f"{path.parent} holds the export of another model, {other.name}: give another --out"
+                )
 
 
 def format_of(path: Path):

@@ -1,9 +1,14 @@
 import csv
+import errno
 import io
 import json
+import os
+import time
 
+import numpy as np
 import pytest
 
+from keras_convmixer.benchmark import measure, workers
 from keras_convmixer.benchmark.forms import OURS, STOCK
 from keras_convmixer.benchmark.measure import benchmark
 from keras_convmixer.benchmark.report import Benchmark, Row
@@ -62,6 +67,40 @@ class InferenceSession:
 """
 
 
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_place_where_nothing_can_be_written_is_refused_before_all_else(place, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["benchmark", "no/such/model", "--out", str(tmp_path / place)]) == 1
+    out, err = capsys.readouterr()
+    assert f"{tmp_path / place} cannot be a folder: {tmp_path / 'file'} is none" in err
+    assert (out, err.count("\n")) == ("", 1)
+
+
+def test_what_was_measured_is_shown_although_it_cannot_be_saved(tmp_path, monkeypatch, capsys):
+    def save(result, folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    row = Row("m", "keras", {1: 2.0, 8: 3.0}, {1: 0.1, 8: 0.1}, 10, 20, 1.0, 0.0)
+    monkeypatch.setattr(measure, "benchmark", lambda *_, **__: Benchmark((row,), {"threads": 2}))
+    monkeypatch.setattr(Benchmark, "save", save)
+    assert main(["benchmark", "m", "--out", str(tmp_path / "out")]) == 1
+    out, err = capsys.readouterr()
+    assert "fastest here, one image at a time: keras, 2.0 images/s" in out
+    assert err == "convmixer: No space left on device\n"
+
+
+def test_a_form_that_never_loads_is_given_up(tmp_path, monkeypatch):
+    (tmp_path / "onnxruntime.py").write_text("import time\n\ntime.sleep(60)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(workers, "PATIENCE", 1)
+    images = np.zeros((8, 224, 224, 3), "float32")  # more than a pipe holds
+    began = time.perf_counter()
+    with workers.Workers("m", ["onnx"], tmp_path, 1, 60) as forms:
+        assert forms.logits(images) == {"onnx": None}
+        assert forms.errors == {"onnx": "not available: TimeoutError: no answer in 1 seconds"}
+    assert time.perf_counter() - began < 30
+
+
 def test_every_form_is_measured_and_slow_or_broken_peers_hold_nobody_up(bundle, tmp_path, monkeypatch, capfd):
     modules = {
         "onnxruntime": ONNXRUNTIME,
@@ -74,7 +113,7 @@ def test_every_form_is_measured_and_slow_or_broken_peers_hold_nobody_up(bundle, 
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
 
-    def save(model, path, format, quantize, representative):
+    def save(model, input_size, path, format, quantize, representative):
         if format == "openvino":
             raise RuntimeError("no plugin for this processor\nand more")
         path.write_text("")

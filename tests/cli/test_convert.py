@@ -6,7 +6,9 @@ import os
 import numpy as np
 import pytest
 
+from keras_convmixer import list_models, load, shipped
 from keras_convmixer.cli import main
+from keras_convmixer.variants import get_variant
 
 
 def test_convert_goes_both_ways(oracles, run, tmp_path, capsys):
@@ -69,6 +71,28 @@ def test_the_authors_files_are_converted(oracles, name, words, tmp_path, capsys)
     logits = keras.saving.load_model(out / "model.keras").predict(images, verbose=0)
     expected = io["logits_ema" if "--ema" in words else "logits"]
     assert np.abs(logits - expected).max() < 2e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", ["model.keras", "recipe.yaml"])
+def test_a_folder_that_holds_a_model_or_a_run_is_left_as_it_is(oracles, name, tmp_path, capsys):
+    source, out = oracles / "weights" / "gelu_k9_p7.state_dict.pth", tmp_path / "run"
+    out.mkdir()
+    (out / name).write_text("trained")
+    assert main(["convert", str(source), "--out", str(out), "--activation", "gelu"]) == 1
+    assert capsys.readouterr().err == f"convmixer: {out} holds a model or a run already: give --out a new folder\n"
+    assert [path.read_text() for path in out.iterdir()] == ["trained"]
+
+
+def test_a_shipped_model_is_converted_by_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = min(set(shipped.names()) & set(list_models()), key=lambda name: get_variant(name).parameters)
+    assert main(["convert", name, "--out", "model.keras"]) == 0
+
+    import keras
+
+    converted, own = keras.saving.load_model("model.keras").get_weights(), load(name).model.get_weights()
+    for ours, theirs in zip(converted, own, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_grey_or_headless_checkpoint_becomes_no_model_folder(oracles, tmp_path, capsys):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 from unittest import mock
 
 import keras
@@ -185,6 +186,30 @@ def test_each_export_into_a_folder_keeps_its_report(bundle, tmp_path):
     }
 
 
+ONNX = pytest.param("onnx", marks=pytest.mark.skipif(not find_spec("onnxruntime"), reason="needs ONNX Runtime"))
+
+
+@pytest.mark.parametrize("format", ["tflite", ONNX])
+def test_a_folder_that_holds_the_export_of_another_model_is_refused(bundle, tmp_path, format):
+    others = dataclasses.replace(bundle, classes=tuple("abcdefghij"))
+    narrower = dataclasses.replace(bundle, preprocessing=dataclasses.replace(bundle.preprocessing, crop=0.9))
+    name = export(others, tmp_path, format=format, compare=False).path.name
+    # Replaced by another model's while it is alone.
+    export(bundle, tmp_path, format=format, compare=False)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for model in (others, narrower):
+        with pytest.raises(UserError, match=f"holds the export of another model, {name}: give another --out"):
+            export(model, tmp_path, format="saved_model", compare=False)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert not (tmp_path / "saved_model").exists()
+
+
+def test_what_says_nothing_of_itself_is_no_export(bundle, tmp_path):
+    (tmp_path / "foreign.onnx").write_bytes(b"")
+    for _ in range(2):
+        export(bundle, tmp_path, format="tflite", compare=False)
+
+
 def test_what_was_compared_with_what_is_said(bundle, tmp_path):
     with pytest.warns(UserWarning, match="model_int8.tflite was compared on 4 images alone: too few to tell"):
         report = export(bundle, tmp_path, format="tflite", quantize="int8", images=4)
@@ -292,6 +317,18 @@ def test_data_can_be_named(bundle, tmp_path):
 def test_bad_arguments(bundle, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         export(bundle, tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("format", ["saved_model", "onnx"])
+def test_a_model_whose_channels_come_first_is_refused(bundle, tmp_path, format):
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(UserError, match='takes a model whose images are "channels_last"'):
+            export(bundle, tmp_path / "out", format=format, compare=False)
+    finally:
+        keras.config.set_image_data_format(before)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,5 +1,6 @@
 """ONNX and OpenVINO, in float32 and int8, computed by their own runtimes."""
 
+import dataclasses
 import json
 
 import keras
@@ -11,6 +12,7 @@ from test_lite_int8 import relative_error, small
 from keras_convmixer.deployment import onnx_file
 from keras_convmixer.deployment.export import export
 from keras_convmixer.deployment.prepare import prepared
+from keras_convmixer.errors import UserError
 from keras_convmixer.exported.runtimes import OPENERS
 
 FORMATS = tuple(onnx_file.NEEDS)
@@ -21,7 +23,7 @@ def opened(model, folder, format, *arguments, **options):
     for module in onnx_file.NEEDS[format]:
         pytest.importorskip(module)
     path = folder / onnx_file.FILE_NAMES[format]["none"]
-    onnx_file.save(model, path, format, *arguments, **options)
+    onnx_file.save(model, model.input_shape[1:3], path, format, *arguments, **options)
     return OPENERS[format](path, 2)
 
 
@@ -60,9 +62,15 @@ def test_every_activation_is_the_models(tmp_path):
         assert relative_error(found, keras.ops.convert_to_numpy(model(batch))) < 1e-5, activation
 
 
-def test_an_activation_without_a_name_in_onnx_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="have no activation 'log_sigmoid'; known: gelu, relu"):
-        opened(randomised(activation="log_sigmoid", classifier_activation=None), tmp_path, "onnx")
+@keras.saving.register_keras_serializable()
+def halved(x):
+    return x / 2
+
+
+@pytest.mark.parametrize("activation, name", [("log_sigmoid", "'log_sigmoid'"), (halved, "'halved'")])
+def test_an_activation_without_a_name_in_onnx_is_refused(tmp_path, activation, name):
+    with pytest.raises(UserError, match=f"have no activation {name}; known: gelu, relu"):
+        opened(randomised(activation=activation, classifier_activation=None), tmp_path, "onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,7 +107,21 @@ def test_int8_is_computed_in_integers_by_openvino(tmp_path):
 
 def save_small_in_int8(path, format):
     model, pixels = small(5, "gelu")
-    onnx_file.save(model, path, format, "int8", [image[None].astype("float32") for image in pixels[:4]])
+    representative = [image[None].astype("float32") for image in pixels[:4]]
+    onnx_file.save(model, model.input_shape[1:3], path, format, "int8", representative)
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_a_model_of_images_of_any_size_gets_that_of_its_preprocessing(tmp_path, quantize, bundle):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    model = randomised(kernel_size=3, depth=1, input_shape=(None, None, 3), num_classes=10)
+    of_any_size = dataclasses.replace(bundle, model=model)
+    report = export(of_any_size, tmp_path, format="onnx", quantize=quantize, features=True, compare=False)
+    graph = onnx.load(report.path).graph
+    shapes = {tensor.name: tensor.type.tensor_type.shape.dim for tensor in (*graph.input, *graph.output)}
+    sides = {name: [side.dim_value for side in shape[1:]] for name, shape in shapes.items()}
+    assert sides == {"image": [8, 8, 3], "probabilities": [10], "logits": [10], "features": [4, 4, 24]}
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -117,7 +139,8 @@ def test_int8_weights_are_bytes(tmp_path):
     pixels = images(model)
     sizes = {}
     for quantize in ("none", "int8"):
-        onnx_file.save(model, tmp_path / quantize, "onnx", quantize, [image[None] for image in pixels])
+        path, size = tmp_path / quantize, model.input_shape[1:3]
+        onnx_file.save(model, size, path, "onnx", quantize, [image[None] for image in pixels])
         sizes[quantize] = (tmp_path / quantize).stat().st_size
     assert sizes["int8"] < 0.4 * sizes["none"]
 

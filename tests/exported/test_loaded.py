@@ -1,6 +1,7 @@
 """Exported files in `load`, `predict` and `evaluate`."""
 
 import io
+import itertools
 import json
 import shutil
 import zipfile
@@ -8,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import keras_convmixer
 from keras_convmixer import class_names
@@ -103,6 +105,16 @@ def test_all_of_imagenets_words_stand_for_its_classes(tmp_path):
     assert companions.labels(tmp_path / "model.onnx") == tuple(wordnet)
     (tmp_path / "labels.txt").write_text("tench\ncrane\ncrane\n")
     assert companions.labels(tmp_path / "model.onnx") == ("tench", "crane", "crane")
+
+
+def test_some_of_imagenets_classes_are_evaluated_on_the_folders_they_were_learned_from(exported, tmp_path):
+    classes = dict(itertools.islice(class_names.imagenet().items(), 10))
+    for name in list(classes)[2:5]:
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    # as their export has them in labels.txt
+    loaded = keras_convmixer.load(exported("tflite"), list(classes.values()))
+    assert keras_convmixer.evaluate(loaded, tmp_path, split="all").labels.tolist() == [2, 3, 4]
 
 
 NINE = r"cannot be run: it takes images of \(8, 8, 3\), not of \(9, 9, 3\)"

@@ -1,5 +1,6 @@
 """The page that an export writes: its files, and what they say of the model."""
 
+import dataclasses
 import json
 import os
 import re
@@ -139,6 +140,20 @@ def test_a_file_that_was_exported_before_is_enough(tmp_path):
     about = json.loads((tmp_path / "page" / "page.json").read_text())
     assert about["class_weights"] is None
     assert (tmp_path / "page" / "labels.txt").read_text().split() == list("0123456789")
+
+
+def test_a_demo_of_a_folder_with_two_models_is_refused(folder, bundle, tmp_path):
+    """A page has one list of classes."""
+    (tmp_path / "page").mkdir()
+    (tmp_path / "both").mkdir()
+    shutil.copy(folder / "model.tflite", tmp_path / "both" / "first.tflite")
+    others = dataclasses.replace(bundle, classes=tuple("abcdefghij"))
+    second = export(others, tmp_path / "out", format="tflite", compare=False).path
+    shutil.copy(second, tmp_path / "both" / "second.tflite")
+    with pytest.raises(
+        UserError, match=r"both holds the exports of several models: give one \.tflite file of them"
+    ):
+        make_site(tmp_path / "both", tmp_path / "page")
 
 
 def test_a_demo_of_what_cannot_be_shown_is_one_line(folder, bundle, tmp_path, capsys, monkeypatch):

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_convmixer import class_names, files, shipped
@@ -129,7 +130,7 @@ def as_logits(model):
     """The same model without a softmax at its end.
 
     Layers and weights are shared where nothing changes. A classifier of one's own, a `Dense` upon a `ConvMixer`
-    without its top, becomes the `head` of one with it.
+    without its top, becomes the `head` of one with it, with a bias of zeros where it has none.
 
     Raises:
         ValueError: the model does not end in logits or softmax of classes.
@@ -146,10 +147,11 @@ def as_logits(model):
     if activation not in ("linear", "softmax"):
         raise UserError(f"{model.name}: {_EXPECTED}, not in {activation}")
     own_head = isinstance(last, layers.Dense) and "head" not in {layer.name for layer in model.layers}
-    if activation == "softmax" or own_head:
-        bare = layers.Dense.from_config(last.get_config() | {"activation": None, "name": "head"})
+    without_bias = isinstance(last, layers.Dense) and not last.use_bias
+    if activation == "softmax" or own_head or without_bias:
+        bare = layers.Dense.from_config(last.get_config() | {"activation": None, "name": "head", "use_bias": True})
         output = bare(last.input)
-        bare.set_weights(last.get_weights())
+        bare.set_weights([*last.get_weights(), *[np.zeros(last.units)] * without_bias])
     # A dictionary of one output is made plain, too. A Sequential has none, and does not know its input by name.
     is_plain = output is outputs[0] and (
         isinstance(model, keras.Sequential) or (model.input is images and model.output is output)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_convmixer.errors import UserError
@@ -38,8 +39,8 @@ def ConvMixer(
     activation: str | Callable = "gelu",
     dropout: float = 0.0,
     stochastic_depth: float = 0.0,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
+    mean: float | Sequence[float] | np.ndarray | None = None,
+    std: float | Sequence[float] | np.ndarray | None = None,
     name: str = "convmixer",
 ) -> keras.Model:
     """Builds a ConvMixer. `ConvMixer(1536, 20, kernel_size=9, patch_size=7)` is the paper's ConvMixer-1536/20.
@@ -59,7 +60,7 @@ def ConvMixer(
         weights: None for random weights, or the path or https:// address of a ConvMixer's `.safetensors`, `.pth`,
             `.pth.tar`, `.keras` or `.weights.h5` file, or a model folder. They must fit; but a head for another
             number of classes is started anew, with a warning, and the patch embedding is adapted to other than its
-            number of channels.
+            number of channels. A warning says where a `.keras` file has another activation, mean or std.
         input_shape: image shape without the batch. Default `(224, 224, 3)`, or the shape of `input_tensor`. Height
             and width may be None.
         input_tensor: a Keras tensor to take as the images, such as a `keras.Input` or what layers of your own make
@@ -71,8 +72,8 @@ def ConvMixer(
         dropout: rate before the head.
         stochastic_depth: rate at which the last block's depthwise branch is dropped for a whole image during
             training; earlier blocks' rates rise to it linearly from 0 (arXiv 1603.09382).
-        mean, std: per-channel lists or single numbers, for images scaled to 0–1. Default: ImageNet's, or for
-            other than three channels the averages of ImageNet's.
+        mean, std: a finite number or one for each channel, as a sequence or an array, for images scaled to 0–1; std
+            above 0. Default: ImageNet's, or for other than three channels the averages of ImageNet's.
         name: name of the model.
 
     Returns:
@@ -200,10 +201,15 @@ def channels_of(input_shape):
 
 
 def _per_channel(name, value, channels):
-    values = list(value) if isinstance(value, (list, tuple)) else [value] * channels
-    if len(values) != channels:
+    try:
+        values = np.atleast_1d(np.asarray(value, "float64"))
+    except (TypeError, ValueError, OverflowError):
+        values = np.array([np.nan])
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise UserError(f"{name} must be a finite number, or one for each channel, got {value!r:.80}")
+    if len(values) not in (1, channels):
         raise UserError(f"{name} has {len(values)} values, but input_shape has {channels} channels")
-    return [float(v) for v in values]
+    return np.broadcast_to(values, channels).tolist()
 
 
 def _checked_input_shape(input_shape, input_tensor, patch_size):

@@ -148,12 +148,12 @@ def convert_checkpoint(source, *, ema=False, image_size=None, **arguments):
     """Builds the ConvMixer that a checkpoint holds, with its weights.
 
     Args:
-        source: a PyTorch or safetensors file or another source of `weights.load.load_weights`, but .weights.h5.
+        source: a PyTorch or safetensors file or another source of `weights.load.load_weights`.
         ema: whether to take a PyTorch checkpoint's averaged weights.
         image_size: height and width of its images, as `input_shape` without the channels.
-        **arguments: those of `ConvMixer`; one given here wins over what the checkpoint shows. `activation` must be
-            given unless a variant of this size is known, since a checkpoint does not show it. That variant also
-            gives the defaults of `input_shape`, `mean` and `std`.
+        **arguments: those of `ConvMixer`; one given here wins over what the checkpoint shows. A .keras file or a
+            model folder shows all of them. Others do not show `activation`, which must be given unless a variant of
+            this size is known; that variant also gives the defaults of `input_shape`, `mean` and `std`.
 
     Returns:
         A `keras.Model`, as of `ConvMixer`.
@@ -165,13 +165,13 @@ def convert_checkpoint(source, *, ema=False, image_size=None, **arguments):
     from keras_convmixer.weights import load, state_dict
 
     path = load.fetch(source)
-    with load.open_state(path, ema=ema) as state:
+    with load.open_state(path, ema=ema) as (state, stated):
         found = state_dict.architecture(state)
     channels, num_classes = found.pop("channels"), found.pop("num_classes")
     if None in (channels, *found.values()):
         raise UserError(f"{source} does not hold a ConvMixer: its stem or its first block is missing")
     variant = alike(found)
-    if not variant and "activation" not in arguments:
+    if not variant and "activation" not in stated | arguments:
         raise UserError(
             f"{source} does not show its activation, and a ConvMixer with {found} is no known variant: "
             'give it, most often activation="gelu"'
@@ -180,39 +180,47 @@ def convert_checkpoint(source, *, ema=False, image_size=None, **arguments):
     if image_size:
         preprocessing = dataclasses.replace(variant.preprocessing, input_size=image_size)
         variant = dataclasses.replace(variant, preprocessing=preprocessing)
+        stated.pop("input_shape", None)
     found |= {"include_top": False} if num_classes is None else {"num_classes": num_classes}
     may_resample = arguments.keys() & RESAMPLED
-    return with_weights(path, _completed(variant, found | arguments, channels), ema=ema, may_resample=may_resample)
+    arguments = _completed(variant, found | arguments, channels, stated)
+    return with_weights(path, arguments, ema=ema, may_resample=may_resample)
 
 
 def with_weights(source, arguments, **options):
     """The `ConvMixer` of these arguments with weights from a source, see `weights.load.load_weights`."""
+    from keras import Model
+
     from keras_convmixer.model import ConvMixer
     from keras_convmixer.weights.load import load_weights
     from keras_convmixer.weights.undrawn import undrawn
 
     with undrawn():
         model = ConvMixer(**arguments)
-    load_weights(model, source, **options)
+    tensor = arguments.get("input_tensor")
+    # The same layers without those that made the tensor, which no file of weights knows.
+    bare = model if tensor is None else Model(tensor, model.output, name=model.name)
+    load_weights(bare, source, **options)
     return model
 
 
-def _completed(variant, given, channels=3):
-    """The arguments given with the variant's own for those that are not, and its size of image if need be."""
+def _completed(variant, given, channels=3, stated=None):
+    """The arguments given, with those that a file states or else the variant's own for what is not given."""
     from keras import KerasTensor, config
 
     from keras_convmixer.model import channels_of
 
+    arguments = variant.arguments() | (stated or {})
     input_shape, tensor = given.get("input_shape"), given.get("input_tensor")
     if input_shape is None and isinstance(tensor, KerasTensor):
         input_shape = tensor.shape[1:]
     elif input_shape is None:
         size, first = variant.preprocessing.input_size, config.image_data_format() == "channels_first"
-        input_shape = (channels, *size) if first else (*size, channels)
-    arguments = variant.arguments()
-    if channels_of(input_shape) != 3:
-        # The variant's mean and std are those of three channels.
-        del arguments["mean"], arguments["std"]
+        input_shape = arguments.get("input_shape", (channels, *size) if first else (*size, channels))
+    for name in ("mean", "std"):
+        if len(arguments[name]) not in (1, channels_of(input_shape)):
+            # It is for other channels.
+            del arguments[name]
     return arguments | given | {"input_shape": input_shape}
 
 

@@ -15,6 +15,7 @@ from keras_convmixer import Bundle, ConvMixer, Preprocessing, bundles, load, pre
 from keras_convmixer.cli import main
 from keras_convmixer.errors import UserError
 from keras_convmixer.preprocessing import IMAGENET_STD
+from keras_convmixer.weights.state_dict import save_torch
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -109,6 +110,20 @@ def photo(tmp_path):
 def probabilities(ours, photo):
     answer = keras.ops.convert_to_numpy(ours(np.asarray(Image.open(photo), "float32")[None]))[0]
     return answer if np.isclose(answer.sum(), 1) else np.exp(answer) / np.exp(answer).sum()
+
+
+@pytest.mark.parametrize("name", ["scores", "head"])
+def test_a_head_without_bias_gets_one_of_zeros(name, photo, tmp_path):
+    base = model(include_top=False, pooling="avg")
+    ours = keras.Model(base.input, keras.layers.Dense(3, use_bias=False, name=name)(base.output))
+    found = load(ours, CLASSES).model
+    np.testing.assert_array_equal(found.get_layer("head").get_weights()[1], np.zeros(3))
+    np.testing.assert_array_equal(logits(found), logits(ours))
+    for given in (found, ours) if name == "head" else (found,):
+        np.testing.assert_allclose(logits(keras_convmixer.fold(given)), logits(ours), atol=1e-5)
+        save_torch(given, tmp_path / "a.safetensors")
+        again = model(classifier_activation=None, weights=tmp_path / "a.safetensors")
+        np.testing.assert_array_equal(logits(again), logits(ours))
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -144,6 +144,12 @@ def test_architecture_gives_the_arguments_back():
         architecture(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
 
 
+@pytest.mark.parametrize("mean", [np.array([0.1, 0.2, 0.3]), np.float32(0.5), np.array([0.5]), np.array(0.5)])
+def test_takes_arrays_as_its_normalisation(mean):
+    model = keras_convmixer.ConvMixer(**SMALL, mean=mean, std=np.array([0.2, 0.3, 0.4]))
+    np.testing.assert_allclose(architecture(model)["mean"], np.broadcast_to(mean, 3))
+
+
 def test_takes_a_keras_tensor_as_its_images(tmp_path):
     image = keras.Input((32, 32, 3), name="photo")
     model = keras_convmixer.ConvMixer(**SMALL, input_tensor=image)
@@ -222,6 +228,10 @@ def test_channels_first_computes_the_same():
         ({"stochastic_depth": -0.1}, ValueError, "stochastic_depth must be"),
         ({"mean": [0.5, 0.5]}, ValueError, "mean has 2 values, but input_shape has 3 channels"),
         ({"std": 0}, ValueError, "std must be greater than 0"),
+        ({"std": float("nan")}, ValueError, "^std must be a finite number, or one for each channel, got nan$"),
+        ({"mean": [0.5, float("inf"), 0.5]}, ValueError, "^mean must be a finite number"),
+        ({"mean": np.ones((3, 1))}, ValueError, "^mean must be a finite number"),
+        ({"mean": "bright"}, ValueError, "^mean must be a finite number, .* got 'bright'$"),
         ({"kernel": 3}, TypeError, "kernel"),
     ],
 )

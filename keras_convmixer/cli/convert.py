@@ -1,5 +1,6 @@
 """`convmixer convert`."""
 
+import dataclasses
 from pathlib import Path
 
 from keras_convmixer.cli.quiet import quiet_tensorflow
@@ -7,6 +8,7 @@ from keras_convmixer.errors import UserError
 
 SUMMARY = "turn a PyTorch checkpoint into a Keras model, or a Keras model into timm's layout"
 EXAMPLE = "convmixer_768_32_ks7_p7_relu.pth.tar --out model.keras"
+DEFAULT = "a Keras model's own, or the variant's"
 
 
 def add_arguments(parser):
@@ -20,13 +22,13 @@ def add_arguments(parser):
         required=True,
         help="a .keras file, a folder for every other command, or (of a Keras model) a .safetensors file for timm",
     )
-    parser.add_argument("--activation", help="gelu, relu, ...: checkpoints do not show it (default: the variant's)")
+    parser.add_argument("--activation", help=f"gelu, relu, ...: checkpoints do not show it (default: {DEFAULT})")
     parser.add_argument(
         "--input-size",
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="of its images (default: the variant's)",
+        help=f"of its images (default: {DEFAULT})",
     )
     for name in ("mean", "std"):
         parser.add_argument(
@@ -34,10 +36,12 @@ def add_arguments(parser):
             type=float,
             nargs="+",
             metavar="X",
-            help=f"{name} of its images' channels, scaled to 0-1 (default: the variant's)",
+            help=f"{name} of its images' channels, scaled to 0-1 (default: {DEFAULT})",
         )
     parser.add_argument("--ema", action="store_true", help="take the checkpoint's averaged weights")
-    parser.add_argument("--classes", help="file of class names, one a line, for a folder (default: ImageNet's)")
+    parser.add_argument(
+        "--classes", help="file of class names, one a line, for a folder (default: its own, or ImageNet's)"
+    )
 
 
 def run(arguments):
@@ -61,11 +65,23 @@ def run(arguments):
             model.save(temporary)
     elif out.suffix:
         raise UserError(f"{out}: give --out a .keras file, a .safetensors file or a folder")
-    elif source.suffix == ".keras" and not given:
-        bundles.save(bundles.load(source, arguments.classes), out)
     else:
-        given |= {"classifier_activation": None}
-        model = variants.convert_checkpoint(arguments.source, ema=arguments.ema, **given)
-        bundles.save(bundles.load(model, arguments.classes), out)
+        bundles.save(_bundle(source, arguments, given), out)
     print(f"wrote {out}")
     return 0
+
+
+def _bundle(source, arguments, given):
+    """What a model folder is to hold."""
+    from keras_convmixer import bundles, variants
+
+    is_keras = source.suffix == ".keras" or source.is_dir()
+    own = bundles.load(source, arguments.classes) if is_keras else None
+    if own and not given and not arguments.ema:
+        return own
+    model = variants.convert_checkpoint(arguments.source, ema=arguments.ema, classifier_activation=None, **given)
+    made = bundles.load(model, own.classes if own else arguments.classes)
+    if not own:
+        return made
+    kept = {name: getattr(own.preprocessing, name) for name in ("crop", "interpolation")}
+    return dataclasses.replace(made, preprocessing=dataclasses.replace(made.preprocessing, **kept))

@@ -169,8 +169,8 @@ def folded(model):
     scale, shift = _batch_norm(own.blocks[-1].pointwise.norm)
     head = None
     if own.head:
-        kernel, bias = _weights(own.head)
-        head = Convolution(kernel * scale[:, None], bias + shift @ kernel)
+        kernel, *bias = _weights(own.head)
+        head = Convolution(kernel * scale[:, None], sum(bias, shift @ kernel))
     return _cast(Folded(activation, patches, first, tuple(blocks), Affine(scale, shift), head), _dtype(own))
 
 

@@ -1,15 +1,19 @@
-"""What a .keras or .weights.h5 file says of its sizes, held against what it is before Keras believes it."""
+"""What a .keras or .weights.h5 file says of its sizes, held against what it is before it is believed."""
 
+import contextlib
 import io
 import math
+import re
 import zipfile
 
 import h5py
 import keras
+import ml_dtypes
+import numpy as np
 
 from keras_convmixer.errors import first_line
 from keras_convmixer.weights.patched import replaced
-from keras_convmixer.weights.stored_array import CheckpointError
+from keras_convmixer.weights.stored_array import CheckpointError, StoredArray
 
 WEIGHTS = "model.weights.h5"
 
@@ -71,6 +75,65 @@ def _count(file, path):
     with h5py.File(file, "r") as opened:
         opened.visititems(add)
     return numbers
+
+
+@contextlib.contextmanager
+def open_layers(path):
+    """The weights of a .weights.h5 file, as a context in which they can be read.
+
+    Yields:
+        Layer name → its `StoredArray`s, in the order of Keras's variables. An optimizer's are left out.
+
+    Raises:
+        CheckpointError: it is no such file, or is damaged. What its arrays hold shows when they are read.
+    """
+    count_numbers(path)
+    with h5py.File(path, "r") as file:
+        with _blaming(path):
+            layers = _layers(file, path)
+            if not layers:
+                raise CheckpointError("it has no layers, as Keras 3 writes them with save_weights")
+        yield layers
+
+
+def _layers(file, path):
+    arrays, layers = [], {}
+
+    def add(place, item):
+        # Beside weights there are an optimizer's and the states of generators of random numbers.
+        if place.startswith("layers/") and "/seed_generator/" not in place and isinstance(item, h5py.Dataset):
+            arrays.append((place.rpartition("/"), item))
+
+    # Which follows no links: they could lead to other files.
+    file.visititems(add)
+    # Keras counts a layer's variables, from 0.
+    for (group, _, index), array in sorted(arrays, key=lambda found: (len(found[0][2]), found[0][2])):
+        if array.external or array.is_virtual:
+            raise CheckpointError(f"{group[:80]} has numbers in another file")
+        is_own = re.fullmatch(r"layers/[^/]+/vars", group)
+        name = str(array.parent.attrs.get("name", group)) if is_own else f"{group}/{index}"
+        layers.setdefault(name[:80], []).append(_stored(array, path))
+    return layers
+
+
+def _stored(array, path):
+    # HDF5 knows no bfloat16: Keras writes its bytes, and says beside them what they are.
+    is_bfloat16 = array.dtype.itemsize == 2 and array.attrs.get("dtype") == "bfloat16"
+    dtype = np.dtype(ml_dtypes.bfloat16) if is_bfloat16 else array.dtype
+
+    def read():
+        with _blaming(path):
+            return array[()].view(dtype)
+
+    return StoredArray(array.shape or (), dtype, read)
+
+
+@contextlib.contextmanager
+def _blaming(path):
+    try:
+        yield
+    except Exception as error:  # h5py raises whatever its parts raise on a damaged file.
+        raise CheckpointError(f"{path} cannot be loaded: {first_line(error)}") from None
 
 
 def building_at_most(numbers):

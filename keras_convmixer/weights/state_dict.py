@@ -65,6 +65,29 @@ def state_dict(model):
         state[name] = np.ascontiguousarray(np.transpose(ops.convert_to_numpy(variable), np.argsort(axes)))
         if name.endswith("running_var"):
             state[name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
+    head = parts(model).head
+    if head and not head.use_bias:
+        # timm's has one.
+        state["head.bias"] = np.zeros(head.units, np.float32)
+    return state
+
+
+def of_layers(layers):
+    """The weights of a ConvMixer's layers in timm's layout.
+
+    Args:
+        layers: layer name → its arrays, in the order of Keras's variables.
+
+    Returns:
+        Names to `StoredArray`s. What no ConvMixer has keeps the name of its layer.
+    """
+    depth = sum(re.fullmatch(r"block_\d+_depthwise", name) is not None for name in layers)
+    names, state = layout(depth), {}
+    for layer, arrays in layers.items():
+        name, kinds = names.get(layer, (layer, {}))
+        held = [*kinds.items(), *((str(i), ()) for i in range(len(kinds), len(arrays)))]
+        for (part, axes), array in zip(held, arrays):
+            state[f"{name}.{part}"] = array.transposed(np.argsort(axes)) if len(axes) == len(array.shape) else array
     return state
 
 
@@ -87,7 +110,8 @@ def load_state(model, state, *, may_resample=(), new_head=False):
 
     What the model lacks of the checkpoint is an error, and the reverse, with these exceptions: a head for another
     number of classes is started anew, with a warning; a model without its top leaves the head out; and the patch
-    embedding is adapted to the model's number of input channels.
+    embedding is adapted to the model's number of input channels. Everything is read twice, to be checked before the
+    first of it is copied: no more than one array is in memory at a time.
 
     Args:
         model: a `ConvMixer`.
@@ -97,7 +121,8 @@ def load_state(model, state, *, may_resample=(), new_head=False):
         new_head: whether to start the head anew although it has as many classes, since they are others.
 
     Raises:
-        CheckpointError: naming everything that is missing, unexpected or of another shape. The model is unchanged.
+        CheckpointError: naming everything that is missing, unexpected or of another shape; or what is not finite or
+            cannot be read. The model is unchanged.
         ValueError: the model is not a ConvMixer.
     """
     variables = _variables(model, _is_sequential(state))
@@ -119,15 +144,26 @@ def load_state(model, state, *, may_resample=(), new_head=False):
     state = {name: _adapted(name, array, ours, theirs, may_resample) for name, array in state.items()}
     _check(state, shapes, ours, theirs)
     for name in shapes:
-        variable, axes = variables[name]
-        dtype = np.float64 if variable.dtype == "float64" else np.float32
-        variable.assign(np.array(np.transpose(state[name], axes), dtype, order="C"))
+        variable, _ = variables[name]
+        check_finite(_as_variable(state[name], *variables[name]), variable)
     own = parts(model).head
     if new_head and own:
         found = f"{theirs['num_classes']} classes, the model's {own.units}" if another else "other classes"
         warnings.warn(f"the checkpoint's head has {found}: the model starts with a new head", stacklevel=2)
+    for name in shapes:
+        variable, _ = variables[name]
+        variable.assign(_as_variable(state[name], *variables[name]))
+    if new_head and own:
         own.kernel.assign(own.kernel_initializer(own.kernel.shape, own.kernel.dtype))
-        own.bias.assign(own.bias_initializer(own.bias.shape, own.bias.dtype))
+        if own.use_bias:
+            own.bias.assign(own.bias_initializer(own.bias.shape, own.bias.dtype))
+
+
+def check_finite(array, variable):
+    """Raises CheckpointError, naming the Keras variable that an array is for, unless all of it is finite."""
+    if not np.isfinite(array).all():
+        layer, _, name = variable.path.rpartition("/")
+        raise CheckpointError(f"{name} of the layer {layer} is not finite: the training that gave it diverged")
 
 
 def _is_sequential(state):
@@ -163,8 +199,14 @@ def _variables(model, sequential=False):
         f"{name}.{part}": (variable, axes)
         for layer, (name, parts) in names.items()
         if layer in layers
-        for (part, axes), variable in zip(parts.items(), layers[layer].weights, strict=True)
+        for (part, axes), variable in zip(parts.items(), layers[layer].weights, strict=layer != "head")
     }
+
+
+def _as_variable(array, variable, axes):
+    dtype = variable.dtype if variable.dtype in ("float16", "float64") else "float32"
+    with np.errstate(over="ignore"):  # What becomes infinite is refused.
+        return np.array(np.transpose(array, axes), dtype, order="C")
 
 
 def _adapted(name, array, ours, theirs, may_resample):

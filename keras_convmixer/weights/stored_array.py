@@ -24,6 +24,10 @@ class StoredArray:
     dtype: np.dtype
     read: Callable[[], np.ndarray]
 
+    def transposed(self, axes):
+        shape = tuple(self.shape[axis] for axis in axes)
+        return StoredArray(shape, self.dtype, lambda: np.transpose(self.read(), axes))
+
     def __array__(self, dtype=None, copy=None):
         array = self.read()
         return array if dtype is None else array.astype(dtype)

@@ -102,6 +102,28 @@ def test_a_grey_or_headless_checkpoint_becomes_no_model_folder(oracles, tmp_path
     assert not (tmp_path / "folder").exists()
 
 
+def test_a_keras_model_keeps_its_activation_and_preprocessing(tmp_path, capsys):
+    from keras_convmixer import Bundle, ConvMixer, Preprocessing, bundles
+    from keras_convmixer.parts import architecture
+
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    model = ConvMixer(32, 2, 3, 4, activation="relu", mean=mean, std=std, input_shape=(24, 20, 3), num_classes=3)
+    images = Preprocessing((24, 20), 0.5, "nearest", mean, std)
+    bundles.save(Bundle(model, images, ("x", "y", "z")), tmp_path / "run")
+    for out in ("a.keras", "folder", "larger"):
+        words = ["--input-size", "28", "36"] if out == "larger" else []
+        assert main(["convert", str(tmp_path / "run"), "--out", str(tmp_path / out), *words]) == 0
+    for out, size in (("folder", [24, 20]), ("larger", [28, 36])):
+        found = bundles.load(tmp_path / out)
+        assert found.classes == ("x", "y", "z")
+        assert found.preprocessing == Preprocessing(size, 0.5, "nearest", mean, std)
+    for given in ("a.keras", "larger/model.keras"):
+        found = architecture(bundles.load(tmp_path / given, ["x", "y", "z"]).model)
+        assert found["activation"] == "relu"
+        np.testing.assert_allclose(found["mean"], mean)
+    assert "activation" not in capsys.readouterr().err
+
+
 def test_a_hostile_checkpoint_is_refused(oracles, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     source = str(oracles / "weights" / "hostile.pth.tar")

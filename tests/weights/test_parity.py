@@ -124,6 +124,6 @@ def test_channels_first_gives_the_same_features(oracles):
 def test_reading_strips_what_wrappers_put_before_names(oracles):
     names = []
     for file in ("original_sequential.pth.tar", "original_sequential_ddp.pth.tar"):
-        with open_state(oracles / "weights" / file) as state:
+        with open_state(oracles / "weights" / file) as (state, _):
             names.append(list(state))
     assert names[0] == names[1]

@@ -1,17 +1,20 @@
 """What loading checks and what it adapts: strictness, heads, channels, patch and kernel sizes."""
 
+import contextlib
+import re
 import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from torch_writer import contents, write_zip
 
-from keras_convmixer import Preprocessing, bundles
+from keras_convmixer import Preprocessing, bundles, parts
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.variants import VARIANTS, convert_checkpoint, create_model, weight_sources
 from keras_convmixer.weights import load
@@ -305,10 +308,11 @@ def test_imagenet_weights_are_only_those_published():
         create_model("convmixer_tiny", weights="imagenet")
 
 
-def test_ema_is_refused_where_there_is_none(tmp_path):
-    save_torch(small(), tmp_path / "a.safetensors")
+@pytest.mark.parametrize("name", ["a.safetensors", "a.keras", "a.weights.h5"])
+def test_ema_is_refused_where_there_is_none(tmp_path, name):
+    path = written(small(), tmp_path / name)
     with pytest.raises(CheckpointError, match="none averaged"):
-        load_weights(small(), tmp_path / "a.safetensors", ema=True)
+        load_weights(small(), path, ema=True)
 
 
 MEASURE = """
@@ -416,12 +420,170 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, name, bad):
     kernel, bias = model.get_layer("block_1_pointwise").get_weights()
     kernel[0, 0, 3, 4] = bad
     model.get_layer("block_1_pointwise").set_weights([kernel, bias])
+    other = small(activation="relu")
+    with unchanged(other), pytest.raises(CheckpointError) as refusal:
+        load_weights(other, written(model, path))
+    assert f"{path}: kernel of the layer block_1_pointwise is not finite" in str(refusal.value)
+
+
+def written(model, path):
     if path.suffix == ".safetensors":
         save_torch(model, path)
     elif path.suffix == ".pth":
         write_zip(path, *contents(state_dict(model)))
     else:
         model.save(path) if path.suffix == ".keras" else model.save_weights(path)
-    with pytest.raises(CheckpointError) as refusal:
+    return path
+
+
+@contextlib.contextmanager
+def unchanged(model):
+    model.set_weights([np.full_like(weight, 0.5) for weight in model.get_weights()])
+    yield
+    assert all(np.all(weight == 0.5) for weight in model.get_weights())
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.weights.h5"])
+def test_damage_that_shows_late_leaves_the_model_unchanged(tmp_path, name):
+    model, path = small(), tmp_path / name
+    # Of the last that is read.
+    bias = model.get_layer("head").get_weights()[1]
+    if path.suffix == ".h5":
+        written(model, path)
+        with h5py.File(path, "r+") as file:
+            del file["layers/dense/vars/1"]
+            file["layers/dense/vars"].create_dataset("1", data=bias, chunks=(6,), fletcher32=True)
+    else:
+        written(model, path)
+    content = path.read_bytes()
+    at = content.rindex(bias.tobytes())
+    path.write_bytes(content[:at] + bytes(4) + content[at + 4 :])
+    other = small()
+    with unchanged(other), pytest.raises(CheckpointError, match=name) as refusal:
+        load_weights(other, path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_numbers_too_large_for_the_model_are_refused(tmp_path):
+    state = {name: array.astype("float64") for name, array in state_dict(small()).items()}
+    state["blocks.1.1.bias"][3] = 1e300
+    write_zip(tmp_path / "a.pth", *contents(state))
+    with pytest.raises(CheckpointError, match="bias of the layer block_1_pointwise is not finite"):
+        small(weights=tmp_path / "a.pth")
+
+
+def test_weights_that_keras_saved_are_those_that_are_loaded(tmp_path):
+    model = small(dropout=0.1, stochastic_depth=0.1)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    # Saved beside the weights.
+    model.optimizer.build(model.trainable_variables)
+    path = written(model, tmp_path / "a.weights.h5")
+    again = small(weights=path)
+    for first, second in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert convert_checkpoint(path, activation="gelu").output_shape == (None, 6)
+
+
+def test_keras_weights_of_another_model_are_refused_by_name(tmp_path):
+    path = written(ConvMixer(8, 3, 5, 4, num_classes=6, input_shape=(16, 16, 3)), tmp_path / "a.weights.h5")
+    model = small()
+    with unchanged(model), pytest.raises(CheckpointError, match=r"depth 3 instead of 2; unexpected: blocks\.2\.0"):
+        load_weights(model, path)
+    base = small(include_top=False, pooling="avg")
+    own = keras.Model(base.input, keras.layers.Dense(6, name="scores")(base.output))
+    with pytest.raises(CheckpointError, match=r"missing: head\.weight.*; unexpected: scores\.0, scores\.1$"):
+        small(weights=written(own, tmp_path / "b.weights.h5"))
+
+
+def test_keras_weights_are_adapted_as_others_are(tmp_path):
+    model = small()
+    path = written(model, tmp_path / "a.weights.h5")
+    with pytest.warns(UserWarning, match=r"has 6 classes, the model's 4.*new head"):
+        assert small(num_classes=4, weights=path).output_shape == (None, 4)
+    with pytest.warns(UserWarning, match="other classes: the model starts with a new head"):
+        load_weights(small(), path, new_head=True)
+    larger = small(kernel_size=7)
+    load_weights(larger, path, may_resample=["kernel_size"])
+    kernel, found = (m.get_layer("block_0_depthwise").get_weights()[0] for m in (model, larger))
+    np.testing.assert_array_equal(found[1:-1, 1:-1], kernel)
+    small(include_top=False, weights=path)
+
+
+def test_keras_weights_in_another_file_are_refused(tmp_path):
+    path = written(small(), tmp_path / "a.weights.h5")
+    with h5py.File(path, "r+") as file:
+        del file["layers/conv2d/vars/0"]
+        (tmp_path / "secret").write_bytes(bytes(4 * 4 * 4 * 3 * 8))
+        external = [(str(tmp_path / "secret"), 0, h5py.h5f.UNLIMITED)]
+        file["layers/conv2d/vars"].create_dataset("0", (4, 4, 3, 8), "float32", external=external)
+    with pytest.raises(CheckpointError, match=r"a\.weights\.h5.*has numbers in another file"):
         small(weights=path)
-    assert f"{path}: kernel of the layer block_1_pointwise is not finite" in str(refusal.value)
+
+
+OWN = {"activation": "relu", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+
+
+TINY, OTHER = (32, 2, 3, 4), (8, 2, 5, 2)
+
+
+@pytest.mark.parametrize(
+    "sizes, arguments",
+    [
+        (TINY, {"num_classes": 7, "classifier_activation": None, "dropout": 0.1, "stochastic_depth": 0.2}),
+        (OTHER, {"include_top": False, "pooling": "avg"}),
+        (OTHER, {"include_preprocessing": False}),
+        (TINY, {"mean": 0.5, "std": 0.2, "input_shape": (24, 20, 1)}),
+        (TINY, {"input_shape": (None, None, 3)}),
+    ],
+    ids=str,
+)
+def test_a_keras_file_is_converted_as_it_is(tmp_path, sizes, arguments):
+    model = ConvMixer(*sizes, **OWN | {"input_shape": (24, 20, 3)} | arguments)
+    again = convert_checkpoint(written(model, tmp_path / "a.keras"))
+    found, expected = (m.get_config() for m in (again, model))
+    for layer in found["layers"] + expected["layers"]:
+        if layer["class_name"] == "Rescaling":
+            layer["config"] |= {name: np.float32(layer["config"][name]).tolist() for name in ("scale", "offset")}
+    assert found == expected
+    for first, second in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_arguments_win_over_what_a_keras_file_states(tmp_path):
+    path = written(ConvMixer(32, 2, 3, 4, **OWN, input_shape=(24, 20, 3), num_classes=3), tmp_path / "a.keras")
+    with pytest.warns(UserWarning, match="go into one with activation gelu, mean "):
+        model = convert_checkpoint(path, image_size=(16, 12), activation="gelu", mean=0.1)
+    assert model.input_shape == (None, 16, 12, 3)
+    found = parts.architecture(model)
+    assert found["activation"] == "gelu"
+    np.testing.assert_allclose(found["mean"] + found["std"], [0.1] * 3 + OWN["std"])
+    tensor = keras.Input((8, 8, 3))
+    assert convert_checkpoint(path, input_tensor=tensor).input_shape == (None, 8, 8, 3)
+
+
+def test_weights_of_a_keras_file_for_another_activation_or_normalisation_are_said(tmp_path):
+    path = written(ConvMixer(32, 2, 3, 4, **OWN, input_shape=(32, 32, 3), num_classes=10), tmp_path / "a.keras")
+    theirs = "activation relu, mean [0.5, 0.4, 0.3], std [0.2, 0.3, 0.4]"
+    ours = "activation gelu, mean [0.4914, 0.4822, 0.4465], std [0.2471, 0.2435, 0.2616]"
+    said = f"the weights of {path} are of a model with {theirs}; they go into one with {ours}"
+    with pytest.warns(UserWarning, match=f"^{re.escape(said)}$"):
+        create_model("convmixer_tiny", weights=path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        create_model("convmixer_tiny", weights=path, **OWN)
+        create_model("convmixer_tiny", weights=path, activation="relu", include_preprocessing=False)
+        create_model("convmixer_tiny", weights=path, activation="relu", input_shape=(32, 32, 1))
+        create_model("convmixer_256_8_ks5_p2", weights="cifar10")
+
+
+def test_weights_are_loaded_behind_layers_of_ones_own():
+    image = keras.Input((40, 40, 3))
+    resized = keras.layers.Resizing(32, 32)(image)
+    model = create_model("convmixer_256_8_ks5_p2", weights="cifar10", input_tensor=resized)
+    plain = create_model("convmixer_256_8_ks5_p2", weights="cifar10")
+    assert model.input is image
+    for first, second in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 40, 40, 3)).astype("float32")
+    resized = keras.ops.image.resize(images, (32, 32))
+    np.testing.assert_allclose(predict(model, images), predict(plain, resized), rtol=1e-4, atol=1e-6)

@@ -18,7 +18,7 @@ from keras_convmixer.weights.stored_array import CheckpointError
 
 
 def read_state(path, ema=False):
-    with open_state(path, ema=ema) as state:
+    with open_state(path, ema=ema) as (state, _):
         return {name: np.asarray(array) for name, array in state.items()}
 
 

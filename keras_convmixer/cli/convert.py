@@ -57,6 +57,9 @@ def run(arguments):
     if arguments.input_size:
         given["image_size"] = tuple(arguments.input_size)
     if out.suffix == ".safetensors":
+        options = {"ema": arguments.ema, "classes": arguments.classes, "input-size": arguments.input_size} | given
+        for option in (name for name, value in options.items() if value):
+            raise UserError(f"--{option} is not for {out.name}: what timm reads holds weights alone, as they are")
         is_file = source.suffix == ".keras"
         save_torch(load_model(source) if is_file else bundles.load(arguments.source).model, out)
     elif out.suffix == ".keras":

@@ -18,7 +18,11 @@ def test_convert_goes_both_ways(oracles, run, tmp_path, capsys):
     (tmp_path / "names").write_text("".join(f"class {i}\n" for i in range(11)))
     arguments = ["--activation", "gelu", "--classes", str(tmp_path / "names")]
     assert main(["convert", str(source), "--out", str(tmp_path / "folder"), *arguments]) == 0
-    assert main(["convert", str(tmp_path / "folder"), "--out", str(tmp_path / "back.safetensors")]) == 0
+    back = ["convert", str(tmp_path / "folder"), "--out", str(tmp_path / "back.safetensors")]
+    for option in (["--activation", "relu"], ["--input-size", "8", "8"], ["--ema"]):
+        assert main([*back, *option]) == 1
+        assert f"{option[0]} is not for back.safetensors" in capsys.readouterr().err
+    assert main(back) == 0
     again = tmp_path / "again.keras"
     assert main(["convert", str(tmp_path / "back.safetensors"), "--out", str(again), "--activation", "gelu"]) == 0
 

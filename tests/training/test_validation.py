@@ -80,6 +80,15 @@ def test_logits_that_are_not_finite_are_no_warning_here(model, recwarn):
     assert not [w for w in recwarn if "invalid value" in str(w.message)]
 
 
+@pytest.fixture
+def ctrl_c():
+    """Tests in a shell's background would have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_signal_ends_it_after_a_batch_with_the_epochs_steps_written(model, tmp_path):
     class Interrupted(Source):
         batches = 0

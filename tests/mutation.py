@@ -131,9 +131,8 @@ def started(path, code, tests):
 
     # Examples drawn anew, or a slow moment of the machine, must decide nothing.
     hypothesis.settings.register_profile("mutation", deadline=None, derandomize=True, database=None)
-    hypothesis.settings.load_profile("mutation")
-    files = [str(TESTS / test) for test in tests.split()]
-    code = pytest.main(["-x", "-p", "no:cacheprovider", f"--basetemp={folder / 'temporary'}", *files])
+    options = ["-x", "-p", "no:cacheprovider", f"--basetemp={folder / 'temporary'}", "--hypothesis-profile=mutation"]
+    code = pytest.main([*options, *(str(TESTS / test) for test in tests.split())])
     sys.stdout.flush()
     os._exit(code)
 

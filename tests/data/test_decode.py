@@ -233,7 +233,7 @@ def bicubic_crop(image):
     return decode.evaluation_crop(image, Preprocessing((24, 24), 0.8, "bicubic"))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(5, 130), st.integers(5, 130))
 def test_any_size_is_resized_and_cropped_as_torchvision_does(height, width):
     image = picture(height, width)

@@ -350,7 +350,7 @@ RECIPES = st.builds(
 )
 
 
-@settings(max_examples=5, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=5, derandomize=True, phases=[Phase.generate])
 @given(recipe=RECIPES, seed=st.integers(0, 2**31 - 1))
 def test_no_epoch_of_any_recipe_shows_what_another_showed(recipe, seed):
     """Of pictures on which every change is seen, each epoch shows each, and none as before but by chance."""

@@ -83,7 +83,7 @@ def one_visible_line(text):
     return text.isprintable()
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(others=OTHERS)
 def test_a_folder_with_anything_in_it(bundle, own_cache, others):
     room = Path(tempfile.mkdtemp())
@@ -132,7 +132,7 @@ def told_in_a_line(read):
     assert time.monotonic() - began < 60  # and not for ever: a busy machine takes its time
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(values=st.dictionaries(KEYS, VALUES, max_size=4) | VALUES)
 def test_any_json_for_a_preprocessing(folder, values):
     text = json.dumps(values)
@@ -140,7 +140,7 @@ def test_any_json_for_a_preprocessing(folder, values):
     told_in_a_line(lambda: keras_convmixer.Preprocessing.read(folder / "preprocessing.json"))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     preprocessing=st.dictionaries(KEYS, VALUES, max_size=2).map(lambda values: json.dumps(values).encode()),
     classes=st.binary(max_size=40)

@@ -58,7 +58,7 @@ def test_computes_the_same(activation, arguments):
     assert_same(model, images(model, most=1.0 if "include_preprocessing" in arguments else 255.0))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.integers(1, 20),
     st.integers(1, 3),

@@ -131,7 +131,7 @@ def started(path, code, tests):
 
     # Examples drawn anew, or a slow moment of the machine, must decide nothing.
     hypothesis.settings.register_profile("mutation", deadline=None, derandomize=True, database=None)
-    options = ["-x", "-p", "no:cacheprovider", f"--basetemp={folder / 'temporary'}", "--hypothesis-profile=mutation"]
+    options = ["-x", "-p", "no:cacheprovider", "--hypothesis-profile=mutation", f"--basetemp={folder}/temporary"]
     code = pytest.main([*options, *(str(TESTS / test) for test in tests.split())])
     sys.stdout.flush()
     os._exit(code)

@@ -56,9 +56,9 @@ CONVMIXER_TRACEBACK=1 in the environment shows where an error came from, and wha
 def main(argv=None):
     """Runs the command line `argv`, by default the process's own. Returns the exit code.
 
-    While it runs, warnings are lines on stderr, SIGTERM unwinds, and some subcommands hold back what native code
-    writes to file descriptor 2 (see `cli.quiet`). All are put back. If stdout is a pipe that was closed, it becomes
-    /dev/null. One thing stays: see `_with_onednn`.
+    While it runs, warnings are lines on stderr, SIGTERM and SIGHUP unwind, and some subcommands hold back what
+    native code writes to file descriptor 2 (see `cli.quiet`). All are put back. If stdout is a pipe that was
+    closed, it becomes /dev/null. One thing stays: see `_with_onednn`.
     """
     _with_onednn()
     arguments = parser().parse_args(argv)
@@ -91,16 +91,18 @@ def _with_onednn():
 
 @contextlib.contextmanager
 def _terminated_in_order():
-    """Has SIGTERM unwind the program, as Ctrl-C does, so that half-written files are removed."""
-    before = signal.getsignal(signal.SIGTERM)
-    ours = before == signal.SIG_DFL and threading.current_thread() is threading.main_thread()
-    if ours:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Has SIGTERM and SIGHUP unwind the program, as Ctrl-C does, so that half-written files are removed."""
+    ours = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [number for number in ours if signal.getsignal(number) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         yield
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, before)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def parser():

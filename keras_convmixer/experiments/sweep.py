@@ -170,7 +170,7 @@ def _ended(words, log):
     while True:
         try:
             code = process.wait()
-        except (KeyboardInterrupt, SystemExit) as signalled:  # the command line makes the latter of SIGTERM
+        except (KeyboardInterrupt, SystemExit) as signalled:  # the latter the command line makes of SIGTERM
             stopped = signalled
             process.send_signal(signal.SIGINT if isinstance(signalled, KeyboardInterrupt) else signal.SIGTERM)
         else:

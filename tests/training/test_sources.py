@@ -38,10 +38,11 @@ def test_classes_are_weighed_by_the_inverse_of_their_frequency(small_recipe, pho
     ]
 
 
-def test_a_recipes_batches_are_the_stream_of_what_it_says(small_recipe, photos):
+@pytest.mark.parametrize("flip", [0.5, "alternating"])
+def test_a_recipes_batches_are_the_stream_of_what_it_says(small_recipe, photos, flip):
     settings = [f"data.source={photos}", "seed=5", "training.batch_size=4", "training.epochs=3"]
     recipe = small_recipe(
-        *settings, "training.label_smoothing=0.2", "augmentation.flip=0.5", "data.validation_fraction=0.4"
+        *settings, "training.label_smoothing=0.2", f"augmentation.flip={flip}", "data.validation_fraction=0.4"
     )
     source = RecipeData(recipe)
     assert (source.classes, source.steps, len(source.images)) == (("common", "rare"), 3, 12)

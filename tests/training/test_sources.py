@@ -18,11 +18,12 @@ PREPROCESSING = Preprocessing((8, 8), 1.0, "bilinear")
 
 @pytest.fixture
 def photos(tmp_path):
-    """Five rare and fifteen common grey images, as a folder."""
+    """Five rare and fifteen common grey images, lighter to the right, as a folder."""
     for name, count in (("rare", 5), ("common", 15)):
         (tmp_path / name).mkdir()
         for i in range(count):
-            Image.new("L", (8, 8), 10 * i).save(tmp_path / name / f"{i}.png")
+            pixels = np.tile(np.arange(8, dtype=np.uint8) + 10 * i, (8, 1))
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
     return tmp_path
 
 

@@ -107,16 +107,25 @@ def test_one_that_fails_leaves_the_others_alone_and_is_tried_again(tmp_path, cap
     assert f"{good} was trained by another recipe than the grid has for it now (training.epochs: 2 here, 1" in line
 
 
-def test_a_signal_is_passed_on_and_waited_for(tmp_path):
-    path = write(tmp_path / "grid.yaml", set=SMALL | {"training.epochs": 500}, runs={"one": {}, "two": {}})
-    words = [sys.executable, "-m", "keras_convmixer", "sweep", str(path), "--workdir", str(tmp_path / "out")]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, start_new_session=True)
-    run = tmp_path / "out" / "one" / "seed0"
+def words(path, workdir):
+    return [sys.executable, "-m", "keras_convmixer", "sweep", str(path), "--workdir", str(workdir)]
+
+
+def after_an_epoch(words, run):
+    """A process of a sweep, once that run has an epoch behind it."""
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     for _ in range(1200):
         if (run / "history.csv").exists():
-            break
+            return process
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
+    raise AssertionError(f"{run} has no epoch after two minutes")
+
+
+def test_a_signal_is_passed_on_and_waited_for(tmp_path):
+    path = write(tmp_path / "grid.yaml", set=SMALL | {"training.epochs": 500}, runs={"one": {}, "two": {}})
+    run = tmp_path / "out" / "one" / "seed0"
+    process = after_an_epoch(words(path, tmp_path / "out"), run)
     process.send_signal(signal.SIGHUP)  # a terminal that is closed
     process.communicate(timeout=120)
     assert process.returncode == 129
@@ -127,19 +136,13 @@ def test_a_signal_is_passed_on_and_waited_for(tmp_path):
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_in_the_epoch_where_it_was(tmp_path):
     path = write(tmp_path / "grid.yaml", set=SMALL | {"training.epochs": 8}, runs={"one": {}})
-    words = [sys.executable, "-m", "keras_convmixer", "sweep", str(path), "--workdir", str(tmp_path / "out")]
-    first = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     run = tmp_path / "out" / "one" / "seed0"
-    for _ in range(1200):
-        if (run / "history.csv").exists():
-            break
-        assert first.poll() is None, first.communicate()
-        time.sleep(0.1)
+    first = after_an_epoch(words(path, tmp_path / "out"), run)
     first.kill()
     os.kill(int((run / "checkpoints" / ".pid").read_text()), signal.SIGKILL)
     first.communicate()
     assert not (run / "metrics.json").exists()
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words(path, tmp_path / "out"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "going on after epoch" in (run / "train.log").read_text()
     assert (run / "history.csv").read_text().count("\n") == 9

@@ -22,6 +22,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import yaml
@@ -286,6 +287,7 @@ def _fit(recipe, folder):
     from keras_convmixer.data.unreadable import stream_in_use
     from keras_convmixer.parts import parameter_count
     from keras_convmixer.training.compiled import learning_rate
+    from keras_convmixer.training.interruption import Interruption
     from keras_convmixer.training.optimizer import AdamW
     from keras_convmixer.training.progress_line import watched
     from keras_convmixer.training.validation import Validation
@@ -306,7 +308,9 @@ def _fit(recipe, folder):
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")])
     meter = source.meter(models.preprocessing, replicas=1)
-    validation = Validation(meter, source.classes, tf.distribute.get_strategy(), None, source)
+    # In the place of checkpoints, of which there are none here.
+    alone = SimpleNamespace(source=source, average=None, interruption=Interruption())
+    validation = Validation(meter, source.classes, tf.distribute.get_strategy(), alone)
 
     def refuse_what_is_not_finite(batch, logs):
         if not np.isfinite(logs["loss"]):

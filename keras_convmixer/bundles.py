@@ -126,6 +126,12 @@ def save(bundle, path, *, recipe=None, metrics=None):
         files.write_text(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
 
+def check_new(path):
+    """Raises UserError where a model or a run lies already, whose other files would not be the new model's."""
+    if any((Path(path) / name).exists() for name in ("model.keras", "recipe.yaml")):
+        raise UserError(f"{path} holds a model or a run already: give --out a new folder")
+
+
 def as_logits(model):
     """The same model without a softmax at its end.
 

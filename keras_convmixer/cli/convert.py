@@ -51,8 +51,7 @@ def run(arguments):
         from keras_convmixer.weights.state_dict import save_torch
     arguments.source = shipped.located(arguments.source) or arguments.source
     source, out = Path(arguments.source), Path(arguments.out)
-    if (out / "model.keras").exists() or (out / "recipe.yaml").exists():
-        raise UserError(f"{out} holds a model or a run already: give --out a new folder")
+    bundles.check_new(out)
     given = {name: getattr(arguments, name) for name in ("activation", "mean", "std") if getattr(arguments, name)}
     if arguments.input_size:
         given["image_size"] = tuple(arguments.input_size)

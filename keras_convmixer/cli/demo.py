@@ -35,7 +35,7 @@ def run(arguments):
 
     with tempfile.TemporaryDirectory() as room:
         folder = _page(arguments, Path(room))
-        with serving(folder, arguments.host, arguments.port) as server:
+        with serving(folder, written.names(folder), arguments.host, arguments.port) as server:
             if not ipaddress.ip_address(server.server_address[0]).is_loopback:
                 print("convmixer: whoever reaches this machine can open the page", file=sys.stderr)
             said = f"the page is at {server.url} (Ctrl-C ends it)"
@@ -52,7 +52,6 @@ def _page(arguments, room):
     given = {name: getattr(arguments, name) for name in ("classes", "int8", "data")}
     path = files.expanded(arguments.model)
     if written.is_page(path) and not any(given.values()):
-        written.check(path)
         return path
     with quiet_tensorflow():
         from keras_convmixer.deployment.demo import make_site

@@ -6,7 +6,7 @@ from pathlib import Path
 from keras_convmixer import files, shipped
 from keras_convmixer.cli.quiet import quiet_native_code, quiet_tensorflow
 from keras_convmixer.cli.words import CLASSES_HELP, DATA_HELP, EXPORTED_HELP, MODEL_HELP
-from keras_convmixer.errors import visible
+from keras_convmixer.errors import UserError, visible
 
 SUMMARY = "measure a model on a data set"
 EXAMPLE = "runs/d --split test"
@@ -44,6 +44,10 @@ def run(arguments):
         from keras_convmixer.inference.evaluation import evaluate
     with quiet_native_code():
         bundle = load(arguments.model, arguments.classes)
+    # A model that comes with the package stays as it was shipped.
+    own = bundle.path and not shipped.is_within(bundle.path)
+    if arguments.out or own:
+        _check_place(arguments.out, bundle.path)
     evaluation = evaluate(
         bundle,
         arguments.data,
@@ -53,8 +57,6 @@ def run(arguments):
         allow_corrupt=arguments.allow_corrupt,
         verbose=1 if sys.stderr.isatty() and not arguments.json else 0,
     )
-    # A model that comes with the package stays as it was shipped.
-    own = bundle.path and not shipped.is_within(bundle.path)
     if arguments.out or own:
         out = Path(arguments.out or bundle.path / "evaluation" / evaluation.split)
         evaluation.save(out)
@@ -66,3 +68,10 @@ def run(arguments):
         print(visible(f"skipped {name}: {reason}"), file=sys.stderr)
     print(evaluation.as_json() if arguments.json else evaluation.as_table())
     return 0
+
+
+def _check_place(out, model):
+    """Raises where the figures cannot be written, or would replace those that a training left."""
+    if out and any((files.expanded(out) / name).is_file() for name in ("model.keras", "recipe.yaml")):
+        raise UserError(f"{out} is a model's own folder, whose metrics.json stays: give --out another")
+    files.check_folder(out or model / "evaluation")

@@ -20,7 +20,7 @@ from keras_convmixer.errors import UserError
 from keras_convmixer.exported import companions, loaded, runtimes
 from keras_convmixer.inference.evaluation import open_data
 from keras_convmixer.machine import usable_cores
-from keras_convmixer.web import site
+from keras_convmixer.web import site, written
 
 # format → quantization → the name of what is written. The page of "web" runs a TFLite file.
 FORMATS = {"saved_model": {"none": "saved_model"}, "tflite": tflite.FILE_NAMES, **onnx_file.FILE_NAMES}
@@ -130,9 +130,9 @@ def export(
 
     Raises:
         ValueError: an argument is out of range, `out` holds the export of another model (by its classes and its
-            preprocessing), there is no data, the model cannot be converted, or the export differs by more than the
-            tolerance (`comparison.Disagreement`). ImportError: the format's extra is not installed. Nothing new is
-            left then, and what stood under its name before still does.
+            preprocessing) or another web page, there is no data, the model cannot be converted, or the export
+            differs by more than the tolerance (`comparison.Disagreement`). ImportError: the format's extra is not
+            installed. Nothing new is left then, and what stood under its name before still does.
     """
     is_page = format == WEB
     format, features = ("tflite", True) if is_page else (format, features)
@@ -140,6 +140,8 @@ def export(
     if images < 1:
         raise UserError(f"images must be at least 1, got {images}")
     bundle = bundles.load(model, classes)
+    if is_page:
+        written.check_place(Path(out))
     loaded.check_beside(Path(out) / choice.file_name, bundle)
     held_out = training = None
     if compare or quantize == "int8":

@@ -12,8 +12,6 @@ from keras_convmixer.recipes import Recipe
 from keras_convmixer.reports import Tabular
 
 FAILED = "failed.txt"
-# What says where a run is, not what it is.
-_NOT_A_DIFFERENCE = ("seed", "data.source")
 _FIGURES = ("accuracy", "loss", "epochs", "parameters", "seconds", "images_per_second")
 
 
@@ -30,7 +28,7 @@ class Run:
         parameters: of the model, where the run noted it.
         seconds: of training, validation left out. images_per_second: median over the epochs. None where the run did
             not note them.
-        failed: why it stopped, where a sweep noted that.
+        failed: why it stopped, where a sweep noted that and it has not come to its end since.
         record: the files that all this was read from.
     """
 
@@ -66,7 +64,7 @@ class Run:
             metrics.parameters if metrics else None,
             record.seconds,
             record.images_per_second,
-            failed.read_text(encoding="utf-8").strip() if failed.is_file() else None,
+            failed.read_text(encoding="utf-8").strip() if failed.is_file() and not metrics else None,
             record,
         )
 
@@ -79,11 +77,13 @@ class Comparison(Tabular):
 
     @property
     def keys(self) -> list[str]:
-        """The recipe's keys in which the runs differ."""
+        """The recipe's keys in which the runs differ. The seed is none, nor where images lie that are the same."""
         flat = [run.recipe.flat() for run in self.runs]
         names = dict.fromkeys(name for values in flat for name in values)
         differ = [name for name in names if len({repr(values.get(name)) for values in flat}) > 1]
-        return [name for name in differ if name not in _NOT_A_DIFFERENCE]
+        told = {repr(images) for images in map(_images, self.runs) if images is not None}
+        no_difference = ("seed", "data.source") if len(told) < 2 else ("seed",)
+        return [name for name in differ if name not in no_difference]
 
     def groups(self) -> dict[tuple, list[Run]]:
         """The runs by their values of `keys`."""
@@ -133,7 +133,7 @@ class Comparison(Tabular):
         figure = Figure(figsize=(8, 1 + 0.4 * len(groups)), layout="constrained")
         axes = figure.add_subplot()
         for place, runs in enumerate(groups.values()):
-            found = [100 * run.accuracy for run in runs if run.accuracy is not None]
+            found = [100 * run.accuracy for run in _counted(runs) if run.accuracy is not None]
             if found:
                 axes.plot(found, [place] * len(found), "o", color="#2a6f97", alpha=0.6)
                 axes.plot([statistics.mean(found)], [place], "|", color="black", markersize=14)
@@ -155,6 +155,7 @@ class Comparison(Tabular):
         count = str(len(runs))
         count += f", {len(failed)} failed: {failed[0].failed}" if failed else ""
         count += f", {len(open_ones)} unfinished" if open_ones else ""
+        runs = _counted(runs)
         epochs = sorted({run.epochs for run in runs})
         seconds = _mean(run.seconds for run in runs)
         return [
@@ -186,6 +187,21 @@ def compare(folders: Iterable[str | os.PathLike]) -> Comparison:
             raise FileNotFoundError(f"{folder}: no run there (a folder with recipe.yaml, as `train` leaves it)")
         found += own
     return Comparison(tuple(map(Run.read, dict.fromkeys(found))))
+
+
+def _counted(runs):
+    """Those of a group that its figures are of: the finished ones, where there are any."""
+    return [run for run in runs if run.finished] or runs
+
+
+def _images(run):
+    """What tells a run's images from another's, or None where it is not known."""
+    metrics = run.record.metrics
+    if metrics is None or metrics.data is None:
+        return None
+    return metrics.data.images, metrics.by_class and {
+        name: found.images for name, found in metrics.by_class.items()
+    }
 
 
 def _label(keys, values):

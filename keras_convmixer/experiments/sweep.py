@@ -31,7 +31,7 @@ class Grid:
         set: key → value for all runs, as {"training.epochs": 8}.
         grid: key → the values to try.
         runs: name → {key: value}, for runs that are no grid, such as "without EMA": {"training.ema": null}.
-        seeds: of each.
+        seeds: of each. Default: the base's own.
     """
 
     base: str
@@ -39,7 +39,7 @@ class Grid:
     set: Keys = pydantic.Field(default_factory=dict)
     grid: dict[str, list[Any]] = pydantic.Field(default_factory=dict)
     runs: dict[str, Keys] = pydantic.Field(default_factory=dict)
-    seeds: list[Annotated[int, pydantic.Field(ge=0)]] = pydantic.Field(default_factory=lambda: [0])
+    seeds: list[Annotated[int, pydantic.Field(ge=0)]] | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Grid":
@@ -63,14 +63,18 @@ class Grid:
                 that differs.
         """
         empty = [f"grid.{key}" for key, values in self.grid.items() if not values]
-        if not self.seeds:
+        if self.seeds == []:
             empty.append("seeds")
         if empty:
             raise UserError(f"{empty[0]} is an empty list: give the values to try")
         if bool(self.grid) == bool(self.runs):
             raise UserError("give either grid, with the values to try of each key, or runs, with a name for each")
+        combinations = self._combinations()
+        if any("seed" in values for values in combinations.values()):
+            raise UserError("seed is no key to set or to try here: give seeds, the list of those of every run")
+        seeds = [Recipe.load(self.base).seed] if self.seeds is None else self.seeds
         found = {}
-        for (name, values), seed in itertools.product(self._combinations().items(), self.seeds):
+        for (name, values), seed in itertools.product(combinations.items(), seeds):
             own = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in values.items()]
             source = [] if self.data is None else [f"data.source={yaml.safe_dump(files.absolute(self.data))}"]
             found[f"{name}/seed{seed}"] = Recipe.load(self.base, [*source, *own, f"seed={seed}"])

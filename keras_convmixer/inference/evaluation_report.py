@@ -74,7 +74,7 @@ class Evaluation(Tabular):
     @property
     def interval(self) -> tuple[float, float]:
         """A 95 % confidence interval of top-1, see `scores.accuracy_interval`."""
-        return accuracy_interval(int(np.sum(self.predicted == self.labels)), len(self.labels))
+        return accuracy_interval(round(self.top(1) * len(self.labels)), len(self.labels))
 
     @property
     def calibration_error(self) -> float:

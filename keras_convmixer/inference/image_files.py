@@ -83,8 +83,16 @@ def _images_in(place):
     def refuse(error):
         raise error
 
-    levels = os.walk(place, onerror=refuse)
-    return sorted(Path(level, name) for level, _, names in levels for name in names if image_folder.is_image(name))
+    # Linked folders count, as they do in data to learn from; a folder that was seen does not count again.
+    found, seen = [], set()
+    for level, folders, names in os.walk(place, onerror=refuse, followlinks=True):
+        real = os.path.realpath(level)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(level, name) for name in names if image_folder.is_image(name)]
+    return sorted(found)
 
 
 def _received(source, path):

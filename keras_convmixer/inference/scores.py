@@ -82,12 +82,16 @@ def accuracy_interval(right: int, count: int) -> tuple[float, float]:
     """A 95 % confidence interval of an accuracy: its percentile bootstrap of 10,000 resamples, with a fixed seed.
 
     To draw `count` images with replacement, of which a share p is right, and to count those that are right is to
-    draw from Binomial(count, p): no image need be drawn. Where all images are right, or none, the interval has no
-    width, for every resample is the same; that is a limit of the method and no certainty.
+    draw from Binomial(count, p): no image need be drawn. Where all images are right, or none, every resample is
+    the same, which is no certainty: there it is the exact interval (Clopper and Pearson 1934), from 83 % for 20
+    images that are all right.
 
     Args:
         right: how many images are right. count: of how many, at least 1.
     """
+    if right in (0, count):
+        miss = 1 - 0.025 ** (1 / count)
+        return (0.0, miss) if right == 0 else (1 - miss, 1.0)
     shares = np.random.default_rng(0).binomial(count, right / count, RESAMPLES) / count
     low, high = np.percentile(shares, (2.5, 97.5))
     return float(low), float(high)

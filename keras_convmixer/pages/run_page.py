@@ -77,7 +77,8 @@ def _figures(record):
 def _measured(metrics):
     low, high = metrics.top1_interval or (None, None)
     sure = "on held-out images" if low is None else f"95 % interval {low:.2%} to {high:.2%}"
-    tops = {f"top-{k}": getattr(metrics, f"top{k}") for k in range(2, 6)}
+    few = metrics.by_class is not None and len(metrics.by_class) <= 5  # and so all of them are the first five
+    tops = {f"top-{k}": getattr(metrics, f"top{k}") for k in range(2, 5 if few else 6)}
     found = [("top-1", f"{metrics.top1:.2%}", sure)]
     found += [(name, f"{share:.2%}", "on held-out images") for name, share in tops.items() if share is not None]
     found += [("loss", f"{metrics.loss:.4f}", "cross-entropy in nats")]

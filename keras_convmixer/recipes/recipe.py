@@ -179,7 +179,8 @@ def _parsed_override(override, values):
         if not isinstance(values, dict):
             raise UserError(f"{override!r}: {section_name!r} is not a section")
     try:
-        nested = {name: parsed_yaml(text)}
+        # An optimizer's arguments are one value: what is said of one of them leaves the others.
+        nested = (values if sections[-1:] == ["arguments"] else {}) | {name: parsed_yaml(text)}
     except (yaml.YAMLError, RecursionError, ValueError):
         raise UserError(f"{override!r}: {text!r} is not a YAML value") from None
     for section_name in reversed(sections):

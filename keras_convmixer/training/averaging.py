@@ -35,8 +35,8 @@ def average(
     Args:
         models: model folders, or checkpoints of runs (`RUN/checkpoints/*.safetensors`). Of one architecture,
             preprocessing and classes.
-        out: the model folder to write. It gets the first model's recipe.yaml, and says which images any of them has
-            learned from.
+        out: the model folder to write, a new one. It gets the first model's recipe.yaml, and says which images any
+            of them has learned from.
         data: where the training images of the first model's recipe lie, if no longer where they did.
         images: on how many of them the statistics are measured: as its training saw them, augmented, in its
             batches, a whole number of which is taken. The statistics are the means of those of the batches, as
@@ -46,9 +46,11 @@ def average(
         The `Bundle` in `out`.
 
     Raises:
-        ValueError: the models cannot be averaged, or the first has no recipe to measure the statistics with.
+        ValueError: `out` holds a model already, the models cannot be averaged, or the first has no recipe to
+            measure the statistics with.
         OSError: a file cannot be read or written.
     """
+    bundles.check_new(files.expanded(out))
     if not models or images < 0:
         raise UserError("nothing to average: name at least one model, and images 0 or more")
     whole = [_read(Path(files.expanded(model))) for model in models]

@@ -87,7 +87,9 @@ def _muon(settings, model, schedule, loss_scaling):
     unknown = settings.arguments.keys() - {"momentum", "matrix_multiplier"}
     if unknown:
         raise UserError(f"optimizer.arguments of muon are momentum and matrix_multiplier, not {sorted(unknown)[0]}")
-    matrices = [block.pointwise.convolution.name for block in parts(model).blocks]
+    # Of a head alone there are none.
+    blocks = [] if rate_multipliers(model) == {} else parts(model).blocks
+    matrices = [block.pointwise.convolution.name for block in blocks]
     return Muon(schedule, matrices=matrices, **settings.arguments, **_of_adamw(settings, model, loss_scaling))
 
 

@@ -15,6 +15,7 @@ from keras_convmixer.data.soft_labels import soft_labels
 from keras_convmixer.data.training_stream import training_batches
 from keras_convmixer.errors import UserError
 from keras_convmixer.inference.evaluation_report import Evaluation
+from keras_convmixer.parts import architecture
 from keras_convmixer.progress import Progress
 
 
@@ -48,6 +49,7 @@ class FrozenFeatures:
             )
         pool = bundle.model.get_layer("pool").output
         self._backbone, self._preprocessing = keras.Model(bundle.model.input, pool), bundle.preprocessing
+        self._architecture = architecture(bundle.model)
         features, rate = keras.Input(pool.shape[1:], name="features"), self.recipe.model.dropout
         x = keras.layers.Dropout(rate, name="dropout")(features) if rate else features
         self.head = keras.Model(features, bundle.model.get_layer("head")(x), name="head_alone")
@@ -117,13 +119,13 @@ class FrozenFeatures:
             return dict(arrays)
 
     def _key(self):
-        """A hash of the backbone's weights, the images' content and all that makes a crop."""
+        """A hash of the backbone and its weights, of the images' content and all that makes a crop."""
         digest = hashlib.blake2b(digest_size=16)
         for weight in self._backbone.get_weights():
             digest.update(np.ascontiguousarray(weight))
         training = self.recipe.training
         settings = (self.recipe.seed, self.recipe.augmentation, training.batch_size, training.cached_crops)
-        digest.update(repr((settings, self._preprocessing)).encode())
+        digest.update(repr((settings, self._preprocessing, self._architecture)).encode())
         for images in (self.data.images, self.data.dataset.held_out()):
             digest.update(fingerprints(images).tobytes() + images.labels.tobytes())
         return digest.hexdigest()

@@ -91,4 +91,6 @@ def _head(model):
     head = parts(model).head
     if head is None:
         raise UserError(f"{model.name} has no head, and so no classes")
+    if getattr(head, "quantization_mode", None):  # its kernel is not what the logits are made with
+        raise UserError(f"{model.name} was quantized by Keras: give the model as it was before")
     return head

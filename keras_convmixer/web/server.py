@@ -1,4 +1,4 @@
-"""A folder served to a browser, with the headers that let the page use threads and nothing else."""
+"""Files of a folder served to a browser, with the headers that let the page use threads and nothing else."""
 
 import contextlib
 import errno
@@ -7,7 +7,7 @@ import mimetypes
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -45,13 +45,15 @@ IDLE = 30
 
 
 @contextlib.contextmanager
-def serving(folder: Path, host: str = "127.0.0.1", port: int = 8000) -> Iterator[http.server.ThreadingHTTPServer]:
-    """A context with a server of a folder's files, as they are named when it starts. `serve_forever` runs it.
+def serving(
+    folder: Path, names: Iterable[str], host: str = "127.0.0.1", port: int = 8000
+) -> Iterator[http.server.ThreadingHTTPServer]:
+    """A context with a server of some of a folder's files. `serve_forever` runs it.
 
     It answers GET and HEAD for these files and nothing else, whatever a path says.
 
     Args:
-        folder: whose files are served, with those of the folders below it.
+        folder: where they lie. names: their paths in it. One that a link leads out of the folder is not served.
         host: the address to listen on. port: the port; 0 for any that is free, see the server's `url`.
 
     Raises:
@@ -59,10 +61,11 @@ def serving(folder: Path, host: str = "127.0.0.1", port: int = 8000) -> Iterator
     """
     if not 0 <= port < 2**16:  # which the system might take for another
         raise UserError(f"port must be from 0 to 65535, got {port}")
-    served = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    root = folder.resolve()
+    served = {name: folder / name for name in names if (folder / name).resolve().is_relative_to(root)}
     try:
         server = _Server(served, host, port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise UserError(_why_not(error, host, port)) from None
     with server:
         yield server
@@ -142,6 +145,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def _why_not(error, host, port):
+    if isinstance(error, UnicodeError):  # no name of a host can be written so, "192.168..1" for instance
+        return f"{host} is no address: 127.0.0.1 is for this machine alone, 0.0.0.0 for all others too"
     if error.errno == errno.EADDRINUSE:
         return f"port {port} of {host} is in use: give another with --port, or --port 0 for any that is free"
     if error.errno == errno.EACCES:

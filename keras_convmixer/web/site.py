@@ -10,7 +10,6 @@ class_weights.bin    what the head weighs the last block's map by, for class act
 import json
 import os
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from keras_convmixer.bundles import Bundle
 from keras_convmixer.errors import UserError
 from keras_convmixer.exported import companions
 from keras_convmixer.parts import architecture, parts
-from keras_convmixer.web.written import ABOUT, read_json
+from keras_convmixer.web.written import ABOUT, page_files, read_json
 
 CLASS_WEIGHTS = "class_weights.bin"
 # what TFLite's numbers are called, the most exact first
@@ -41,7 +40,7 @@ def write(folder: str | os.PathLike, bundle, name: str) -> None:
     """Writes the page into a folder with the `.tflite` files of a model, each as `export` wrote it.
 
     Args:
-        folder: where it is written. What else lies there stays.
+        folder: where it is written. What else lies there stays, see `written.check_place`.
         bundle: the `Bundle` that was exported, whose figures and class weights then go with it, or an
             `ExportedBundle`. name: of the model, for the page's heading.
 
@@ -53,8 +52,8 @@ def write(folder: str | os.PathLike, bundle, name: str) -> None:
     if not forms:
         raise UserError(f"{folder} has no .tflite file: convmixer export MODEL --format web --out DIR writes one")
     whole = isinstance(bundle, Bundle)
-    for path, content in _page_files(resources.files("keras_convmixer.web") / "page"):
-        _write_bytes(folder / path, content)
+    for path, file in page_files():
+        _write_bytes(folder / path, file.read_bytes())
     for path, text in companions.texts(bundle).items():
         files.write_text(folder / path, text)
     if whole:
@@ -112,15 +111,6 @@ def _card(bundle, forms: Sequence[Form]):
     for form in forms:
         rows.append((form.numbers, ", ".join(filter(None, (f"{form.bytes / 1e6:.2f} MB", form.said)))))
     return rows
-
-
-def _page_files(page, below=""):
-    """The files of the page as pairs of their path and content."""
-    for entry in page.iterdir():
-        if entry.is_dir():
-            yield from _page_files(entry, f"{below}{entry.name}/")
-        else:
-            yield f"{below}{entry.name}", entry.read_bytes()
 
 
 def _write_bytes(path, content):

@@ -100,6 +100,16 @@ def test_trainings_of_another_recipe_are_not_taken_for_these(tmp_path, capsys):
     assert "seed0 is of another recipe (training.epochs: 1 here, 24 there)" in capsys.readouterr().err
 
 
+def test_a_training_by_keras_fit_comes_to_its_end(tmp_path):
+    folder = tmp_path / "convmixer" / "seed0"
+    folder.mkdir(parents=True)
+    small = ["training.epochs=1", "model.dim=8", "model.depth=1", "augmentation.crop_scale=null"]
+    architectures._fit(Recipe.load("digits", small), folder)
+    assert json.loads((folder / "metrics.json").read_text())["images"] == 359
+    (row,) = csv.DictReader((folder / "history.csv").open())
+    assert {"seconds", "images_per_second", "val_accuracy", "val_loss"} <= row.keys()
+
+
 @pytest.mark.slow
 def test_it_trains_goes_on_and_outlives_a_failure(tmp_path, capsys):
     """A rate of 1e30 leaves nothing finite."""

@@ -35,6 +35,20 @@ def test_evaluate_prints_and_writes(run, tmp_path, capsys):
     assert "all: 1797 images, 0 skipped" in capsys.readouterr().out
 
 
+def test_evaluate_refuses_a_place_for_its_figures_before_all_else(run, tmp_path, capsys):
+    before = (run / "metrics.json").read_bytes()
+    (tmp_path / "file").touch()
+    for out, why in (
+        (run, "is a model's own folder, whose metrics.json stays"),
+        (tmp_path / "file", "cannot be a folder"),
+    ):
+        assert main(["evaluate", str(run), "--split", "train", "--out", str(out)]) == 1
+        told = capsys.readouterr()
+        assert why in told.err
+        assert (told.out, told.err.count("\n")) == ("", 1)
+    assert (run / "metrics.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("place, why", [("none/images.csv", "there is no folder"), ("", "is no file")])
 def test_a_place_where_no_rows_can_be_written_is_refused_before_all_else(place, why, tmp_path, capsys):
     assert main(["evaluate", "no/such/model", "--per-image", str(tmp_path / place)]) == 1

@@ -50,6 +50,30 @@ def test_where_the_data_lies_is_no_difference(tmp_path):
     assert len(found.groups()) == 1
 
 
+def test_other_images_are_a_difference(tmp_path):
+    for name, top1, images in (("photos", 0.95, 100), ("flowers", 0.4, 90)):
+        data = {"source": name, "images": {"train": images, "validation": 20}}
+        write_run(tmp_path / name, top1, overrides=[f"data.source={name}"], data=data)
+    found = keras_convmixer.compare([tmp_path])
+    assert found.keys == ["data.source"]
+    assert [row[:3] for row in cells(found)[1:]] == [["flowers", "1", "40.00 %"], ["photos", "1", "95.00 %"]]
+
+
+def test_means_are_of_finished_runs_where_there_are_any(tmp_path):
+    write_run(tmp_path / "a", 0.95)
+    write_run(tmp_path / "b", epochs=1, overrides=["seed=1"])
+    (tmp_path / "b" / "failed.txt").write_text("the loss is not finite\n")
+    (_, row) = cells(keras_convmixer.compare([tmp_path]))
+    assert row[1:3] == ["2, 1 failed: the loss is not finite", "95.00 %"]
+
+
+def test_what_failed_once_and_came_to_its_end_has_not_failed(tmp_path):
+    write_run(tmp_path / "a", 0.95)
+    (tmp_path / "a" / "failed.txt").write_text("no space left on device\n")
+    (run,) = keras_convmixer.compare([tmp_path]).runs
+    assert (run.finished, run.failed) == (True, None)
+
+
 def test_a_run_that_is_not_finished_says_how_far_it_is(tmp_path):
     write_run(tmp_path / "a", epochs=1, of=9)
     (run,) = keras_convmixer.compare([tmp_path]).runs

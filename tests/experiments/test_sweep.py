@@ -32,6 +32,19 @@ def test_a_grid_is_every_combination_with_every_seed(tmp_path):
     assert "kernel_size=3,learning_rate=0.01/seed0" in recipes
 
 
+def test_the_seed_is_the_bases_own_where_none_is_given(tmp_path):
+    (tmp_path / "mine.yaml").write_text("base: digits\nseed: 5\n")
+    path = write(tmp_path / "grid.yaml", base="mine.yaml", grid={"model.dim": [8]})
+    assert {name: recipe.seed for name, recipe in Grid.load(path).recipes().items()} == {"dim=8/seed5": 5}
+
+
+def test_what_is_tried_of_an_optimizers_arguments_stands_beside_the_rest(tmp_path):
+    grid = {"optimizer.arguments.momentum": [0.8, 0.9], "optimizer.arguments.nesterov": [True]}
+    recipes = Grid.load(write(tmp_path / "grid.yaml", set={"optimizer.name": "sgd"}, grid=grid)).recipes()
+    found = [recipe.optimizer.arguments for recipe in recipes.values()]
+    assert found == [{"momentum": momentum, "nesterov": True} for momentum in (0.8, 0.9)]
+
+
 def test_named_runs_lists_and_nulls(tmp_path):
     runs = {"as it is": {}, "without: crop/scale": {"augmentation.crop_scale": None, "model.input_size": [8, 8]}}
     recipes = Grid.load(write(tmp_path / "grid.yaml", runs=runs)).recipes()
@@ -56,6 +69,8 @@ def test_a_base_beside_the_grid_and_data_of_ones_own(tmp_path, monkeypatch):
         ({"grid": {"model.kernel_size": ["x"]}}, "model.kernel_size"),
         ({"grid": {"model.kernel_size": []}}, "grid.model.kernel_size is an empty list"),
         ({"grid": {"model.kernel_size": [3]}, "seeds": []}, "seeds is an empty list"),
+        ({"grid": {"seed": [1, 2]}}, "give seeds, the list"),
+        ({"grid": {"model.kernel_size": [3]}, "set": SMALL | {"seed": 3}}, "give seeds, the list"),
         ({}, "either grid, .* or runs"),
         ({"runs": {"no ema": {}, "no_ema": {"training.ema": 0.9}}}, "two runs would lie in the folder no_ema"),
         ({"grid": {"model.dim": [8, 8]}}, "two runs would lie in the folder dim=8"),

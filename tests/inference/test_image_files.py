@@ -1,6 +1,7 @@
 """Images from addresses, from stdin and from a home folder, with a server that misbehaves as asked."""
 
 import io
+import os
 import sys
 import threading
 import time
@@ -115,3 +116,16 @@ def test_a_missing_file_is_named_and_the_exit_code_says_so(bundle, photo, tmp_pa
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [gone, "  error: no such file or folder", str(tmp_path / "0.png")]
     assert "%" in lines[3]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
+def test_linked_folders_count_once(tmp_path):
+    (tmp_path / "disk" / "2023").mkdir(parents=True)
+    (tmp_path / "disk" / "2023" / "2.jpg").touch()
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "1.jpg").touch()
+    (photos / "linked").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "back").symlink_to(photos)
+    found = image_files.find_images([photos], tmp_path)
+    assert [image.path for image in found] == [photos / "1.jpg", photos / "linked" / "2023" / "2.jpg"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.special import softmax
+from scipy.stats import binomtest
 from sklearn import metrics
 
 import keras_convmixer
@@ -83,11 +84,15 @@ def test_the_interval_is_that_of_images_drawn_with_replacement():
     assert f"top-1 {found.top(1):8.2%}  (95 % interval: {low:.2%} to {high:.2%})" in found.as_table()
 
 
-def test_of_more_images_the_interval_is_narrower_and_of_equal_ones_it_has_no_width():
+def test_of_more_images_the_interval_is_narrower_and_of_equal_ones_it_is_exact():
     widths = [high - low for low, high in (accuracy_interval(8 * n, 10 * n) for n in (1, 10, 100, 1000))]
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] == pytest.approx(2 * 1.96 * np.sqrt(0.8 * 0.2 / 10_000), rel=0.05)
-    assert (accuracy_interval(0, 9), accuracy_interval(9, 9)) == ((0, 0), (1, 1))
+    for count in (1, 9, 20, 5000):  # as SciPy has it
+        exact = binomtest(count, count).proportion_ci(0.95, "exact")
+        assert accuracy_interval(count, count) == pytest.approx((exact.low, exact.high))
+        exact = binomtest(0, count).proportion_ci(0.95, "exact")
+        assert accuracy_interval(0, count) == pytest.approx((exact.low, exact.high))
 
 
 @pytest.mark.parametrize("classes, k", [(3, 2), (5, 4), (6, 5), (9, 5)])

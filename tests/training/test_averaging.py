@@ -125,6 +125,8 @@ def test_bad_input_is_one_line(run, other, tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
+    assert main(["average", str(run), str(other), "--out", str(other), "--images", "0"]) == 1
+    assert f"{other} holds a model or a run already" in capsys.readouterr().err
     assert "nothing is left to do" in refused(run, "--images", 0)
     assert "images 0 or more" in refused(run, "--images", -1)
     assert "no such model folder" in refused(run, tmp_path / "none")

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -54,6 +55,21 @@ def test_with_as_many_crops_as_epochs_it_is_the_training_under_a_frozen_backbone
     mistakes = re.findall(r"(\d) → \d [\d.]+% sure; digits/(\d+)", page.text)
     assert len(mistakes) == sum("taken for" in one["alt"] for one in page.named("img")) > 0
     assert [int(true) for true, _ in mistakes] == [load_digits().target[int(i)] for _, i in mistakes]
+
+
+def test_another_activation_has_features_of_its_own(frozen, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_CONVMIXER_CACHE", str(tmp_path / "cache"))
+    for activation in ("gelu", "relu"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the weights are of a model with GELU
+            settings = ("training.cached_crops=1", "training.epochs=1", f"model.activation={activation}")
+            keras_convmixer.train(frozen(*settings), tmp_path / activation, verbose=0)
+    assert len(list((tmp_path / "cache").rglob("*.npz"))) == 2
+
+
+def test_muon_trains_a_head_alone(frozen, tmp_path):
+    recipe = frozen("training.cached_crops=1", "training.epochs=1", "optimizer.name=muon")
+    assert keras_convmixer.train(recipe, tmp_path, verbose=0).path == tmp_path
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 
 import keras_convmixer
 from keras_convmixer import visualize
+from keras_convmixer.errors import UserError
 
 DIGITS = Path(__file__).parent.parent.parent / "saved_models" / "digits"
 
@@ -33,6 +34,13 @@ def model():
 @pytest.fixture(scope="module")
 def image():
     return np.random.default_rng(0).uniform(0, 255, (9, 11, 3)).astype("float32")
+
+
+def test_a_model_that_keras_quantized_is_refused():
+    quantized = keras_convmixer.ConvMixer(12, 1, 3, 2, input_shape=(8, 8, 3), num_classes=5)
+    quantized.quantize("int8")
+    with pytest.raises(UserError, match="was quantized by Keras"):
+        visualize.class_activation_map(quantized, np.zeros((8, 8, 3), "float32"))
 
 
 def test_kernels_are_the_models(model):

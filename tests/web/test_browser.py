@@ -25,6 +25,7 @@ from keras_convmixer.data import decode
 from keras_convmixer.deployment.export import export
 from keras_convmixer.inference.prediction import predict
 from keras_convmixer.preprocessing import Preprocessing
+from keras_convmixer.web import written
 from keras_convmixer.web.server import serving
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,7 @@ def browser():
 @contextlib.contextmanager
 def served(folder):
     """The page's address."""
-    with serving(folder, port=0) as server:
+    with serving(folder, written.names(folder), port=0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

@@ -15,6 +15,7 @@ import pytest
 
 from keras_convmixer.cli import main
 from keras_convmixer.errors import UserError
+from keras_convmixer.web import written
 from keras_convmixer.web.server import serving
 
 SECRET = b"not to be served"
@@ -39,8 +40,9 @@ def address(folder):
 
 
 @contextlib.contextmanager
-def running(folder):
-    with serving(folder, port=0) as server:
+def running(folder, names=None):
+    below = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    with serving(folder, below if names is None else names, port=0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -94,6 +96,30 @@ def test_nothing_but_get_and_head_is_answered(address, method):
     assert response.status == (501 if method == "BREW" else 405)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
+def test_what_lies_beside_the_page_is_not_served_nor_what_a_link_leads_to(tmp_path):
+    (tmp_path / "outside").write_bytes(SECRET)
+    folder = tmp_path / "page"
+    folder.mkdir()
+    (folder / "index.html").write_text("page")
+    (folder / "recipe.yaml").write_bytes(SECRET)
+    (folder / "link.tflite").symlink_to(tmp_path / "outside")
+    (folder / "page.json").write_text('{"forms": [{"file": "link.tflite"}]}')
+    with running(folder, written.names(folder)) as server:
+        found = {name: ask(server.server_address, f"/{name}") for name in ("", "recipe.yaml", "link.tflite")}
+    assert [response.status for response, _ in found.values()] == [200, 404, 404]
+    assert all(SECRET not in content for _, content in found.values())
+
+
+@pytest.mark.parametrize(
+    "about", ["{}", "[]", "{", '{"forms": [{"file": 5}]}', '{"forms": [{"file": "../secret"}]}']
+)
+def test_a_page_that_names_no_files_is_refused(folder, tmp_path, about):
+    (tmp_path / "page.json").write_text(about)
+    with pytest.raises(UserError, match="is not what export writes"):
+        written.names(tmp_path)
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -135,17 +161,21 @@ def test_a_request_that_is_none_does_not_end_it(address):
 
 
 def test_it_listens_to_this_machine_alone(folder):
-    with serving(folder, port=0) as server:
+    with serving(folder, [], port=0) as server:
         assert server.server_address[0] == "127.0.0.1"
         assert server.url == f"http://127.0.0.1:{server.server_address[1]}/"
 
 
 @pytest.mark.parametrize(
     "host, port, why",
-    [("127.0.0.1", 70_000, "port must be from 0 to 65535"), ("203.0.113.7", 0, "no address of this machine")],
+    [
+        ("127.0.0.1", 70_000, "port must be from 0 to 65535"),
+        ("203.0.113.7", 0, "no address of this machine"),
+        ("192.168..1", 0, "is no address"),
+    ],
 )
 def test_where_it_cannot_listen_is_said(folder, host, port, why):
-    with pytest.raises(UserError, match=why), serving(folder, host, port):
+    with pytest.raises(UserError, match=why), serving(folder, [], host, port):
         pass
 
 

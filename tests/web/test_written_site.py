@@ -16,7 +16,7 @@ from keras_convmixer.cli import main
 from keras_convmixer.deployment.demo import make_site
 from keras_convmixer.deployment.export import export
 from keras_convmixer.errors import UserError
-from keras_convmixer.web import server, site
+from keras_convmixer.web import server, site, written
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "keras_convmixer" / "web" / "page"
@@ -79,6 +79,18 @@ def test_what_the_page_may_do_is_what_the_server_says(folder):
 def test_without_a_model_there_is_no_page(bundle, tmp_path):
     with pytest.raises(UserError, match=r"has no \.tflite file: convmixer export MODEL --format web"):
         site.write(tmp_path, bundle, "digits")
+
+
+def test_another_page_is_not_replaced(bundle, tmp_path):
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(UserError, match=r"has index\.html of another page: give a folder of its own"):
+        export(bundle, tmp_path, format="web", compare=False)
+    assert names(tmp_path) == {"index.html"}
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+def test_all_of_a_page_is_served(folder):
+    assert written.names(folder) == {name for name in names(folder) if not name.endswith(".tflite.json")}
 
 
 def test_the_files_that_are_shipped_are_those_of_the_source(tmp_path):

@@ -29,8 +29,8 @@ def on(devices=None):
     if keras.backend.backend() != "tensorflow":
         if devices:
             raise UserError(
-                f"devices are for the tensorflow backend alone; this is {keras.backend.backend()}, which takes "
-                "those that it is shown (CUDA_VISIBLE_DEVICES)"
+                f"devices are for the tensorflow backend alone; this is {keras.backend.backend()}, where "
+                "CUDA_VISIBLE_DEVICES chooses and --processes gives each GPU a process"
             )
         with contextlib.suppress(RuntimeError):  # TensorFlow has started
             # It only reads images here, and would take the whole of a GPU's memory for itself.

@@ -97,7 +97,8 @@ def _jax_devices():
     import jax
 
     found, names = {}, []
-    for device in jax.local_devices():
+    devices = jax.local_devices()
+    for device in devices if jax.process_count() > 1 else devices[:1]:  # a process alone trains on the first
         capability = getattr(device, "compute_capability", "0.0")
         found.setdefault(device.platform.upper(), []).append(tuple(map(int, capability.split("."))))
         names.append(str(device))

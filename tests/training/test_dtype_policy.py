@@ -44,6 +44,9 @@ def test_on_jax_several_devices_have_what_the_least_of_them_has(monkeypatch):
     assert hardware().kind == "CPU"
     devices = [SimpleNamespace(platform="gpu", compute_capability=c) for c in ("9.0", "7.5")]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    assert hardware().capability == (9, 0)  # one process alone trains on the first
+    assert len(hardware().names) == 1
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert hardware() == Hardware("GPU", capability=(7, 5))
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(platform="tpu")])
     assert hardware() == Hardware("TPU")

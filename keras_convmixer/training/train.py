@@ -63,8 +63,9 @@ def train(
             the images, the learning rate (see `run_folder`). It is recorded in `changes.json`.
         data: batches of your own instead of the recipe's data: (training, held out), two `tf.data.Dataset`s; see
             `sources.OwnData`. They come with classes: the class names, in the order of the labels.
-        devices: names of the devices to share each batch out to, such as ("GPU:0", "GPU:1"). Default: every
-            GPU there is; on JAX the first of a process alone. For more than one CPU, TensorFlow must not have started yet.
+        devices: names of the devices to share each batch out to, such as ("GPU:0", "GPU:1"). Default: every GPU
+            there is; on JAX the first of a process alone. For more than one CPU, TensorFlow must not have started
+            yet.
         callbacks: Keras's, called after this package's own: an epoch's figures have `val_loss` and `val_accuracy`
             then. `self.model` is the clone that trains (see `training_model`).
         verbose: what is said on stderr: 0 nothing, 1 what trains (see `header`), a bar and a line an epoch, 2 the

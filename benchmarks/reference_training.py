@@ -16,13 +16,14 @@ import tarfile
 import time
 
 import numpy as np
+from torch_convmixer import convmixer
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 PEAK, DECAY, EPSILON, BATCH = 0.05, 0.005, 1e-3, 512
 
 
 def images_of(archive):
-    """ "train" and "test", each the pictures and their classes' numbers, of an archive of SPLIT/CLASS/IMAGE."""
+    """Of an archive of SPLIT/CLASS/IMAGE: "train" and "test" → pairs of a picture and its class's number."""
     from PIL import Image
 
     found = {"train": [], "test": []}
@@ -37,34 +38,6 @@ def images_of(archive):
     return {
         split: [(image, classes.index(label)) for image, label in pictures] for split, pictures in found.items()
     }
-
-
-def model_of(arguments, classes):
-    """The paper's, figure 3."""
-    from torch import nn
-
-    dim, kernel, patch = arguments.dim, arguments.kernel_size, arguments.patch_size
-
-    class Residual(nn.Sequential):
-        def forward(self, x):
-            return super().forward(x) + x
-
-    def after(*layers):
-        return nn.Sequential(*layers, nn.GELU(), nn.BatchNorm2d(dim))
-
-    return nn.Sequential(
-        after(nn.Conv2d(3, dim, patch, patch)),
-        *[
-            nn.Sequential(
-                Residual(after(nn.Conv2d(dim, dim, kernel, groups=dim, padding="same"))),
-                after(nn.Conv2d(dim, dim, 1)),
-            )
-            for _ in range(arguments.depth)
-        ],
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(dim, classes),
-    )
 
 
 def accuracy_of(images, seed, arguments):
@@ -90,9 +63,8 @@ def accuracy_of(images, seed, arguments):
 
         return torch.utils.data.DataLoader(Pictures(), BATCH, num_workers=arguments.workers, **options)
 
-    model = model_of(arguments, 1 + max(label for _, label in images["train"])).to(
-        memory_format=torch.channels_last
-    )
+    classes = 1 + max(label for _, label in images["train"])
+    model = convmixer(arguments.dim, arguments.depth, arguments.kernel_size, arguments.patch_size, classes)
     training, test = loader("train", augmented, shuffle=True), loader("test", T.Compose(normalized))
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, weight_decay=DECAY, eps=EPSILON)
     corners = [share * arguments.epochs for share in (0, 2 / 5, 4 / 5, 1)]

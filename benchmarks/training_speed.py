@@ -20,6 +20,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
+from torch_convmixer import convmixer
 
 from keras_convmixer.machine import processor, versions
 
@@ -108,31 +109,9 @@ def pytorch(setting, autocast=False, compiled=False):
     from torch import nn
 
     torch.set_num_threads(setting.threads)
-
-    class Residual(nn.Sequential):
-        def forward(self, x):
-            return super().forward(x) + x
-
-    dim = setting.dim
-    activation = {"gelu": nn.GELU, "relu": nn.ReLU}[setting.activation]
-
-    def act_bn(convolution):
-        return convolution, activation(), nn.BatchNorm2d(dim)
-
-    blocks = [
-        nn.Sequential(
-            Residual(*act_bn(nn.Conv2d(dim, dim, setting.kernel_size, groups=dim, padding="same"))),
-            *act_bn(nn.Conv2d(dim, dim, 1)),
-        )
-        for _ in range(setting.depth)
-    ]
-    model = nn.Sequential(
-        *act_bn(nn.Conv2d(3, dim, setting.patch_size, setting.patch_size)),
-        *blocks,
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(dim, 10),
-    ).to(memory_format=torch.channels_last)
+    model = convmixer(
+        setting.dim, setting.depth, setting.kernel_size, setting.patch_size, activation=setting.activation
+    )
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     run = torch.compile(model) if compiled else model
     images, labels = (torch.from_numpy(array) for array in setting.batch())

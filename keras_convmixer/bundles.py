@@ -126,9 +126,14 @@ def save(bundle, path, *, recipe=None, metrics=None):
         files.write_text(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
 
+def is_taken(path):
+    """Whether a model or a run lies in a folder."""
+    return any((files.expanded(path) / name).exists() for name in ("model.keras", "recipe.yaml"))
+
+
 def check_new(path):
     """Raises UserError where a model or a run lies already, whose other files would not be the new model's."""
-    if any((Path(path) / name).exists() for name in ("model.keras", "recipe.yaml")):
+    if is_taken(path):
         raise UserError(f"{path} holds a model or a run already: give --out a new folder")
 
 

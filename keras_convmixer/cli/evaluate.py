@@ -72,6 +72,8 @@ def run(arguments):
 
 def _check_place(out, model):
     """Raises where the figures cannot be written, or would replace those that a training left."""
-    if out and any((files.expanded(out) / name).is_file() for name in ("model.keras", "recipe.yaml")):
+    from keras_convmixer.bundles import is_taken
+
+    if out and is_taken(out):
         raise UserError(f"{out} is a model's own folder, whose metrics.json stays: give --out another")
     files.check_folder(out or model / "evaluation")

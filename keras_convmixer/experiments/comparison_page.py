@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 
-from keras_convmixer import class_names
 from keras_convmixer.data import fingerprints
 from keras_convmixer.errors import UserError
 from keras_convmixer.pages import charts
@@ -96,11 +95,11 @@ def _curves(found, looks):
 
 def _other_data(one, other):
     """What tells that two runs are not over the same data, or None."""
-    if None not in (classes := _both(one, other, _classes)) and classes[0] != classes[1]:
+    if None not in (classes := _both(one, other, lambda run: run.classes)) and classes[0] != classes[1]:
         return "their classes are not the same"
     if None not in (splits := _both(one, other, _split)) and splits[0] != splits[1]:
         return f"they were measured on other splits, {splits[0]} and {splits[1]}"
-    if None not in (counts := _both(one, other, _count)) and counts[0] != counts[1]:
+    if None not in (counts := _both(one, other, lambda run: run.images)) and counts[0] != counts[1]:
         return f"their data has {counts[0]:,} and {counts[1]:,} images"
     known = _both(one, other, lambda run: fingerprints.read(run.path))
     if all(part is not None for part in known):
@@ -120,15 +119,5 @@ def _both(one, other, of):
     return of(one), of(other)
 
 
-def _classes(run):
-    path = run.path / "classes.txt"
-    return class_names.read(path) if path.exists() else None
-
-
 def _split(run):
     return run.record.metrics and run.record.metrics.split
-
-
-def _count(run):
-    recorded = run.record.metrics and run.record.metrics.data
-    return sum(recorded.images.values()) if recorded and recorded.images else None

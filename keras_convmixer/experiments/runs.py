@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from keras_convmixer import files
+from keras_convmixer import class_names, files
 from keras_convmixer.pages.record import Record
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.reports import Tabular
@@ -68,6 +68,18 @@ class Run:
             record,
         )
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of its classes; None where it has not noted them."""
+        path = self.path / "classes.txt"
+        return class_names.read(path) if path.exists() else None
+
+    @property
+    def images(self) -> int | None:
+        """How many images its data has; None where it has not noted that."""
+        recorded = self.record.metrics and self.record.metrics.data
+        return sum(recorded.images.values()) if recorded and recorded.images else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(Tabular):
@@ -81,9 +93,15 @@ class Comparison(Tabular):
         flat = [run.recipe.flat() for run in self.runs]
         names = dict.fromkeys(name for values in flat for name in values)
         differ = [name for name in names if len({repr(values.get(name)) for values in flat}) > 1]
-        told = {repr(images) for images in map(_images, self.runs) if images is not None}
-        no_difference = ("seed", "data.source") if len(told) < 2 else ("seed",)
-        return [name for name in differ if name not in no_difference]
+        return [
+            name
+            for name in differ
+            if name != "seed" and (name != "data.source" or self._are_of_several_data_sets())
+        ]
+
+    def _are_of_several_data_sets(self):
+        noted = ({run.images for run in self.runs}, {run.classes for run in self.runs})
+        return any(len(found - {None}) > 1 for found in noted)
 
     def groups(self) -> dict[tuple, list[Run]]:
         """The runs by their values of `keys`."""
@@ -192,16 +210,6 @@ def compare(folders: Iterable[str | os.PathLike]) -> Comparison:
 def _counted(runs):
     """Those of a group that its figures are of: the finished ones, where there are any."""
     return [run for run in runs if run.finished] or runs
-
-
-def _images(run):
-    """What tells a run's images from another's, or None where it is not known."""
-    metrics = run.record.metrics
-    if metrics is None or metrics.data is None:
-        return None
-    return metrics.data.images, metrics.by_class and {
-        name: found.images for name, found in metrics.by_class.items()
-    }
 
 
 def _label(keys, values):

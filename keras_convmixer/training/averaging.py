@@ -50,7 +50,7 @@ def average(
             measure the statistics with.
         OSError: a file cannot be read or written.
     """
-    bundles.check_new(files.expanded(out))
+    bundles.check_new(out)
     if not models or images < 0:
         raise UserError("nothing to average: name at least one model, and images 0 or more")
     whole = [_read(Path(files.expanded(model))) for model in models]

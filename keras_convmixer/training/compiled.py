@@ -8,7 +8,7 @@ from keras_convmixer.training import dtype_policy
 from keras_convmixer.training.accumulation import InParts
 from keras_convmixer.training.after_reduction import AfterReduction
 from keras_convmixer.training.muon import Muon
-from keras_convmixer.training.optimizer import AdamW, rate_multipliers
+from keras_convmixer.training.optimizer import AdamW, rate_multipliers, trains_head_alone
 from keras_convmixer.training.schedule import OneCycle
 from keras_convmixer.training.training_model import training_model
 
@@ -87,8 +87,7 @@ def _muon(settings, model, schedule, loss_scaling):
     unknown = settings.arguments.keys() - {"momentum", "matrix_multiplier"}
     if unknown:
         raise UserError(f"optimizer.arguments of muon are momentum and matrix_multiplier, not {sorted(unknown)[0]}")
-    # Of a head alone there are none.
-    blocks = [] if rate_multipliers(model) == {} else parts(model).blocks
+    blocks = [] if trains_head_alone(model) else parts(model).blocks
     matrices = [block.pointwise.convolution.name for block in blocks]
     return Muon(schedule, matrices=matrices, **settings.arguments, **_of_adamw(settings, model, loss_scaling))
 

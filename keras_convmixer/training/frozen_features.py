@@ -49,7 +49,6 @@ class FrozenFeatures:
             )
         pool = bundle.model.get_layer("pool").output
         self._backbone, self._preprocessing = keras.Model(bundle.model.input, pool), bundle.preprocessing
-        self._architecture = architecture(bundle.model)
         features, rate = keras.Input(pool.shape[1:], name="features"), self.recipe.model.dropout
         x = keras.layers.Dropout(rate, name="dropout")(features) if rate else features
         self.head = keras.Model(features, bundle.model.get_layer("head")(x), name="head_alone")
@@ -125,7 +124,7 @@ class FrozenFeatures:
             digest.update(np.ascontiguousarray(weight))
         training = self.recipe.training
         settings = (self.recipe.seed, self.recipe.augmentation, training.batch_size, training.cached_crops)
-        digest.update(repr((settings, self._preprocessing, self._architecture)).encode())
+        digest.update(repr((settings, self._preprocessing, architecture(self._backbone))).encode())
         for images in (self.data.images, self.data.dataset.held_out()):
             digest.update(fingerprints(images).tobytes() + images.labels.tobytes())
         return digest.hexdigest()

@@ -101,6 +101,11 @@ class AdamW(AfterReduction, keras.optimizers.Optimizer):
         }
 
 
+def trains_head_alone(model):
+    """Whether nothing but a model's head is trained, which may be all that the model has."""
+    return all(variable.path.split("/")[-2] == "head" for variable in model.trainable_variables)
+
+
 def rate_multipliers(model, backbone_multiplier=1.0, layer_decay=1.0):
     """Layer-wise learning rates of a `ConvMixer`, as `AdamW` takes them: lowest at the stem, 1 at the head.
 
@@ -113,7 +118,7 @@ def rate_multipliers(model, backbone_multiplier=1.0, layer_decay=1.0):
     Returns:
         Layer name → factor.
     """
-    if all(variable.path.split("/")[-2] == "head" for variable in model.trainable_variables):
+    if trains_head_alone(model):
         return {}
     own = parts(model)
     # The patch embedding counts as the block before the first.

@@ -37,7 +37,10 @@ def run(arguments):
         folder = _page(arguments, Path(room))
         with serving(folder, written.names(folder), arguments.host, arguments.port) as server:
             if not ipaddress.ip_address(server.server_address[0]).is_loopback:
-                print("convmixer: whoever reaches this machine can open the page", file=sys.stderr)
+                print(
+                    "convmixer: whoever reaches this machine at an address of its own can open the page",
+                    file=sys.stderr,
+                )
             said = f"the page is at {server.url} (Ctrl-C ends it)"
             print(json.dumps({"url": server.url}) if arguments.json else said, flush=True)
             try:

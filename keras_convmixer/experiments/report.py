@@ -1,5 +1,6 @@
 """The page of a run made again, or one page of several runs."""
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from keras_convmixer.experiments.runs import compare
 from keras_convmixer.inference.evaluation import evaluate
 from keras_convmixer.pages import html
 from keras_convmixer.pages.record import Record
-from keras_convmixer.pages.run_page import NAME, run_page
+from keras_convmixer.pages.run_page import NAME, run_page, source
 
 COMPARISON = "comparison.html"
 
@@ -73,7 +74,20 @@ def _made_again(record: Record, data):
         f"Measured again for this page, on {data or record.recipe.data.source}: top-1 {evaluation.top(1):.2%} of "
         f"{len(evaluation.labels):,} images ({evaluation.split}){seen}."
     )
-    return run_page(record, bundle, evaluation, [note])
+    if data is not None and record.metrics:
+        note += f" At the end of its training its top-1 was {record.metrics.top1:.2%}, on {source(record)}."
+    return run_page(_as_measured(record, evaluation), bundle, evaluation, [note])
+
+
+def _as_measured(record, evaluation):
+    """The record of a run, the figures of whose end, if it has come to it, are an evaluation's."""
+    if record.metrics is None:
+        return record
+    names = {field.name for field in dataclasses.fields(record.metrics)}
+    found = {name: value for name, value in evaluation.summary().items() if name in names}
+    found["by_class"] = evaluation.scores()
+    none = dict.fromkeys(("top2", "top3", "top4", "top5"))
+    return dataclasses.replace(record, metrics=dataclasses.replace(record.metrics, **none | found))
 
 
 def _check_at_hand(record, data):

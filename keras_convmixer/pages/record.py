@@ -32,7 +32,8 @@ class Metrics:
     """What metrics.json says of a finished run. None stands for what an earlier version did not write.
 
     What `train` adds to an evaluation's `summary`, which explains the rest: `data`; `devices`, `processor` and
-    `versions`, what it was trained with; `precision`, a dtype policy; `frozen`, whether the head alone was trained.
+    `versions`, what it was trained with; `precision`, a dtype policy; `frozen`, whether the head alone was trained;
+    `best_epoch`, from 1, with early stopping the one whose weights it kept.
     """
 
     top1: float
@@ -50,6 +51,7 @@ class Metrics:
     parameters: int | None = None
     precision: str | None = None
     frozen: bool = False
+    best_epoch: int | None = None
     data: Data | None = None
     devices: list[str] | None = None
     processor: str | None = None

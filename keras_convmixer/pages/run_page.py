@@ -108,6 +108,10 @@ def _training(record):
             ("measured on", measured),
             ("parameters", f"{metrics.parameters:,}" if metrics.parameters is not None else None),
             ("trained", "the head alone" if metrics.frozen else "all of the model"),
+            (
+                "early stopping",
+                f"the weights are those of epoch {metrics.best_epoch}" if metrics.best_epoch else None,
+            ),
             ("precision", metrics.precision),
             ("devices", ", ".join(metrics.devices) if metrics.devices else None),
             ("processor", metrics.processor),

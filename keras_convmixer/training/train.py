@@ -177,6 +177,8 @@ def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbos
         plain.set_weights(trained.get_weights())
     evaluation = meter.measure(plain, bundle.classes)
     metrics = {"epochs": len(checkpoints.history), "precision": precision, "frozen": frozen}
+    if training.early_stopping:
+        metrics["best_epoch"] = checkpoints.best_epoch + 1
     metrics |= {"parameters": parameter_count(bundle.model)} | _made_with(hardware, hosts) | evaluation.summary()
     metrics |= {"data": source.described()}
     bundle = dataclasses.replace(bundle, path=workdir)

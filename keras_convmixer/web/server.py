@@ -83,8 +83,9 @@ class _Server(http.server.ThreadingHTTPServer):
 
     @property
     def url(self):
-        """The page's address."""
+        """The page's address, on this machine where it listens on all of its addresses."""
         host, port = self.server_address[:2]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def handle_error(self, request, client_address):

@@ -120,7 +120,15 @@ def test_made_on_other_data_it_says_so(copied, tmp_path):
     assert f"on {tmp_path}/photos: top-1" in page.text
     assert "of 6 images (all)" in page.text
     assert sum(int(cell) for row in page.table("Images of each class")[1:] for cell in row[1:]) == 6
-    assert f"{json.loads((copied / 'metrics.json').read_text())['top1']:.2%}" in page.text
+    before = json.loads((copied / "metrics.json").read_text())
+    found = keras_convmixer.evaluate(copied, tmp_path / "photos", verbose=0)
+    assert f"At the end of its training its top-1 was {before['top1']:.2%}, on digits." in page.text
+    # The tiles at its head are of the data that the rest is of.
+    low, high = found.interval
+    assert f"95 % interval {low:.2%} to {high:.2%}" in page.text
+    assert f"{before['loss']:.4f}" not in page.text
+    assert f"{found.loss:.4f}" in page.text
+    assert "6 images (all)" in page.text
 
 
 def test_without_its_data_it_has_what_was_written_down_and_says_what_is_left_out(copied):

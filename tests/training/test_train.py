@@ -245,6 +245,8 @@ def test_early_stopping_keeps_the_best_epoch(small_recipe, tmp_path):
     assert len(rows) == best + 2 < 9
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["top1"] == pytest.approx(float(rows[best]["val_accuracy"]))
+    assert (metrics["epochs"], metrics["best_epoch"]) == (len(rows), best + 1)
+    assert f"the weights are those of epoch {best + 1}" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_starts_from_a_model_folder(small_recipe, tmp_path, capsys):

@@ -166,6 +166,11 @@ def test_it_listens_to_this_machine_alone(folder):
         assert server.url == f"http://127.0.0.1:{server.server_address[1]}/"
 
 
+def test_on_all_addresses_it_names_one_that_a_browser_opens(folder):
+    with serving(folder, [], "0.0.0.0", 0) as server:
+        assert server.url == f"http://127.0.0.1:{server.server_address[1]}/"
+
+
 @pytest.mark.parametrize(
     "host, port, why",
     [

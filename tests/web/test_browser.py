@@ -72,9 +72,9 @@ def browser():
 
 
 @contextlib.contextmanager
-def served(folder):
-    """The page's address."""
-    with serving(folder, written.names(folder), port=0) as server:
+def served(folder, *more):
+    """The address of the page, and of more of the folder's files."""
+    with serving(folder, [*written.names(folder), *more], port=0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -268,13 +268,24 @@ def test_the_camera_is_classified_until_it_is_stopped(browser, url):
 )
 def test_of_a_model_that_cannot_be_read_another_form_can_be(browser, folder, digit, tmp_path, harm, problem):
     shutil.copytree(folder, tmp_path / "page")
-    harm(tmp_path / "page" / "model.tflite")
     with served(tmp_path / "page") as url:
+        harm(tmp_path / "page" / "model.tflite")
         opened = browser.open(at=url)
         assert problem in opened["problem"]
         assert opened["status"] == "There is no model."
         browser.evaluate(script="document.querySelectorAll('#forms input')[1].click()")
         assert browser.choose(file=digit(3))["classes"][0][0] == "3"
+
+
+def test_an_answer_goes_with_the_form_that_gave_it(browser, folder, digit, tmp_path):
+    shutil.copytree(folder, tmp_path / "page")
+    with served(tmp_path / "page") as url:
+        browser.open(at=url)
+        assert browser.choose(file=digit(3))["classes"][0][0] == "3"
+        (tmp_path / "page" / "model_int8.tflite").unlink()
+        shown = browser.take(form="int8")
+        assert (shown["status"], shown["classes"]) == ("There is no model.", [])
+        assert browser.evaluate(script="document.getElementById('latency').textContent")["value"] == "–"
 
 
 def test_a_browser_without_simd_is_told(browser, url):
@@ -312,7 +323,8 @@ def test_the_lines_in_the_documentation_say_what_predict_says(browser, folder, d
     subprocess.run(
         [*bundled, f"--outfile={tmp_path}/page/lines.js"], cwd=ROOT / "web", check=True, capture_output=True
     )
-    with served(tmp_path / "page") as url:
+    every = [str(path.relative_to(tmp_path / "page")) for path in (tmp_path / "page").rglob("*") if path.is_file()]
+    with served(tmp_path / "page", *every) as url:
         assert browser.logged(at=f"{url}lines.html")["text"] == "6"
 
 

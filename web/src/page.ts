@@ -105,6 +105,7 @@ function load(chosen: Form, on: Device): void {
   [form, device] = [chosen, on];
   worker?.terminate();
   isLoaded = false;
+  forget();
   mapButton.hidden = mapButton.disabled = measureButton.disabled = true;
   worker = new Worker("worker.js");
   worker.onmessage = ({ data }: MessageEvent<Reply>) => hear(data);
@@ -115,6 +116,17 @@ function load(chosen: Form, on: Device): void {
   say(`Loading ${form.file}, ${megabytes(form.bytes)}…`);
   complain("");
   ask({ kind: "load", form, device, input, classes: labels.length });
+}
+
+/** Takes back what another form has answered. Its picture stays, to be classified again; one of the camera does not. */
+function forget(): void {
+  likeliest = -1;
+  at("classes").replaceChildren();
+  for (const figure of ["latency", "rate", "preparing"]) at(figure).textContent = "–";
+  overlay.hidden = true;
+  if (picture) return;
+  view.hidden = true;
+  at("invitation").hidden = camera.isOn;
 }
 
 function hear(reply: Reply): void {

@@ -72,9 +72,10 @@ def load(
     Args:
         model: a folder with `model.keras`, `preprocessing.json` and `classes.txt` (a run of `train`); the name of
             a trained model that comes with the package (see `shipped`), or of one of `list_models()` that has
-            published weights; a `keras.Model` or the path of its `.keras` file; or a `Bundle`. Of a Keras model,
-            which must be a `ConvMixer` that normalises its images, the preprocessing is its own normalisation and
-            input size, and else that of the named variant of its sizes, or ImageNet's.
+            published weights; a `keras.Model` or the path of its `.keras` file (`model.keras` in a model folder
+            stands for the folder); or a `Bundle`. Of a Keras model, which must be a `ConvMixer` that normalises its
+            images, the preprocessing is its own normalisation and input size, and else that of the named variant
+            of its sizes, or ImageNet's.
         classes: class names in the order of the outputs, or the path of a file with one a line. They go before
             those that a folder or a `Bundle` has. A Keras model needs them, unless it has 1,000 outputs: these are
             then taken for ImageNet's.
@@ -96,6 +97,8 @@ def load(
         return _read(folder, classes)
     path = files.expanded(model)
     if path.is_file() and path.suffix == ".keras":
+        if path.name == "model.keras" and (path.parent / "preprocessing.json").is_file():
+            return _read(path.parent, classes)
         return _around(load_model(path), path, classes)
     if path.exists():
         raise UserError(f"{path} is neither a model folder nor a .keras file; of a checkpoint, `convert` makes one")

@@ -79,7 +79,7 @@ def match(found, head):
 def read(path):
     """The names in a classes.txt: one a line, in the order of the model's outputs."""
     try:
-        names = Path(path).read_text(encoding="utf-8").splitlines()
+        names = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise UserError(f"{path} must name one class a line, as text in UTF-8") from None
     if not names or len(set(names)) != len(names):

@@ -55,11 +55,15 @@ def folder(name):
 
 
 def located(model):
-    """The folder of a model: a path as it is, or what a trained model's name stands for. None if it is neither."""
+    """The folder of a model: a path as it is, or what a trained model's name stands for. None if it is neither.
+
+    A folder that is called like a trained model goes before it, if it is a model's or a run's.
+    """
     path = files.expanded(model)
-    if path.is_dir():
-        return path
-    return folder(model) if str(model) in names() and not path.exists() else None
+    is_model = any((path / name).exists() for name in ("model.keras", "recipe.yaml"))
+    if str(model) in names() and not is_model and not path.is_file():
+        return folder(model)
+    return path if path.is_dir() else None
 
 
 def is_within(path):

@@ -177,6 +177,8 @@ def convert_checkpoint(source, *, ema=False, image_size=None, **arguments):
             'give it, most often activation="gelu"'
         )
     variant = variant or Variant(**found, parameters=0)
+    if arguments.keys() & {"mean", "std"}:  # given to a model that has no normalisation, they make one
+        stated.pop("include_preprocessing", None)
     if image_size:
         preprocessing = dataclasses.replace(variant.preprocessing, input_size=image_size)
         variant = dataclasses.replace(variant, preprocessing=preprocessing)

@@ -54,6 +54,15 @@ def test_a_model_with_softmax_loads_as_logits(saved):
     np.testing.assert_allclose(logits(keras_convmixer.load(path).model), logits(ours.model), rtol=1e-6)
 
 
+def test_the_model_file_of_a_folder_stands_for_it(saved):
+    ours, path = saved
+    loaded = keras_convmixer.load(path / "model.keras")
+    assert (loaded.preprocessing, loaded.classes, loaded.path) == (ours.preprocessing, CLASSES, path)
+    assert keras_convmixer.load(path / "model.keras", ["x", "y", "z"]).classes == ("x", "y", "z")
+    (path / "preprocessing.json").unlink()  # and so it is a file alone
+    assert keras_convmixer.load(path / "model.keras", CLASSES).path is None
+
+
 def test_says_what_is_wrong_with_a_folder(saved, tmp_path):
     _, path = saved
     with pytest.raises(FileNotFoundError, match="no such model folder"):

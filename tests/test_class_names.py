@@ -49,6 +49,11 @@ def test_reads_one_name_a_line(tmp_path):
             class_names.read(tmp_path / "class_names.txt")
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "classes.txt").write_text("ant\nbee\n", encoding="utf-8-sig")
+    assert class_names.read(tmp_path / "classes.txt") == ("ant", "bee")
+
+
 def test_a_class_is_found_by_its_name_or_else_its_position():
     head = ("7", "cat, tabby", "dog")
     assert [class_names.index_of(wanted, head) for wanted in ("dog", "cat, tabby", "7", "1", 2)] == [2, 1, 0, 1, 2]

@@ -50,9 +50,11 @@ def test_a_name_is_its_folder(name, tmp_path, monkeypatch):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_folder_of_that_name_goes_before_it(tmp_path, monkeypatch):
+def test_a_run_of_that_name_goes_before_it_and_no_other_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
+    assert keras_convmixer.load("digits").path == shipped.folder("digits")
+    (tmp_path / "digits" / "recipe.yaml").write_text("seed: 0\n")
     with pytest.raises(FileNotFoundError, match=r"digits is not a model folder: it has no model\.keras"):
         keras_convmixer.load("digits")
 

@@ -53,7 +53,7 @@ def benchmark(models, *, classes=None, peers=False, data=None, images=64, rounds
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
     models = models if isinstance(models, (list, tuple)) else [models]
-    bundles_ = [_opened(model, classes) for model in models]
+    bundles_ = _with_names_of_their_own(models, [_opened(model, classes) for model in models])
     settings = _Settings(peers, data, images, rounds, seconds, threads)
     rows = [row for opened in bundles_ for row in _measured(*opened, settings)]
     return Benchmark(tuple(rows), {"processor": processor(), "threads": threads} | versions(*PACKAGES))
@@ -80,6 +80,15 @@ def _opened(model, classes):
         return str(model), bundles.Bundle(plain, get_variant(model).preprocessing, numbers)
     bundle = bundles.load(model, classes)
     return (bundle.path.name if bundle.path else bundle.model.name), bundle
+
+
+def _with_names_of_their_own(models, opened):
+    """Models called alike, as `runs/a/best` and `runs/b/best`, by the path that was given, or else numbered."""
+    names = [name for name, _ in opened]
+    given = [str(model) if isinstance(model, (str, Path)) else name for model, name in zip(models, names)]
+    names = [path if names.count(name) > 1 else name for name, path in zip(names, given)]
+    numbered = [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names, 1)]
+    return [(name, bundle) for name, (_, bundle) in zip(numbered, opened)]
 
 
 def _measured(name, bundle, settings):

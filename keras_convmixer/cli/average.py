@@ -1,5 +1,6 @@
 """`convmixer average`."""
 
+from keras_convmixer import files
 from keras_convmixer.cli.quiet import quiet_tensorflow
 from keras_convmixer.cli.words import DATA_HELP
 
@@ -24,7 +25,7 @@ def add_arguments(parser):
 def run(arguments):
     with quiet_tensorflow():
         from keras_convmixer.training.averaging import average
-    average(arguments.models, arguments.out, data=arguments.data, images=arguments.images)
+    average(arguments.models, files.expanded(arguments.out), data=arguments.data, images=arguments.images)
     count = len(arguments.models)
     what = f"the average of {count} models" if count > 1 else "the model"
     print(f"wrote {arguments.out}: {what}{', BatchNorm measured anew' if arguments.images else ''}")

@@ -1,8 +1,8 @@
 """`convmixer convert`."""
 
 import dataclasses
-from pathlib import Path
 
+from keras_convmixer import files
 from keras_convmixer.cli.quiet import quiet_tensorflow
 from keras_convmixer.errors import UserError
 
@@ -46,12 +46,14 @@ def add_arguments(parser):
 
 def run(arguments):
     with quiet_tensorflow():
-        from keras_convmixer import bundles, files, shipped, variants
+        from keras_convmixer import bundles, shipped, variants
         from keras_convmixer.weights.load import load_model
         from keras_convmixer.weights.state_dict import save_torch
     arguments.source = shipped.located(arguments.source) or arguments.source
-    source, out = Path(arguments.source), Path(arguments.out)
+    source, out = files.expanded(arguments.source), files.expanded(arguments.out)
     bundles.check_new(out)
+    if out.name == "model.keras" and (out.parent / "preprocessing.json").exists():
+        raise UserError(f"{out.parent} is a model folder, whose other files would not be the new model's")
     given = {name: getattr(arguments, name) for name in ("activation", "mean", "std") if getattr(arguments, name)}
     if arguments.input_size:
         given["image_size"] = tuple(arguments.input_size)
@@ -62,6 +64,8 @@ def run(arguments):
         is_file = source.suffix == ".keras"
         save_torch(load_model(source) if is_file else bundles.load(arguments.source).model, out)
     elif out.suffix == ".keras":
+        if arguments.classes:
+            raise UserError(f"--classes is for a folder: {out.name} holds no class names")
         model = variants.convert_checkpoint(arguments.source, ema=arguments.ema, **given)
         with files.replacing(out) as temporary:
             model.save(temporary)
@@ -69,8 +73,21 @@ def run(arguments):
         raise UserError(f"{out}: give --out a .keras file, a .safetensors file or a folder")
     else:
         bundles.save(_bundle(source, arguments, given), out)
+        if source.is_dir():
+            _keep_origin(source, out)
     print(f"wrote {out}")
     return 0
+
+
+def _keep_origin(source, out):
+    """What a model folder knows of its training goes with its weights: the recipe, and the images it has seen."""
+    from keras_convmixer.data import fingerprints
+
+    recipe, known = source / "recipe.yaml", fingerprints.read(source)
+    if recipe.is_file():
+        files.write_text(out / recipe.name, recipe.read_text(encoding="utf-8"))
+    if known is not None:
+        fingerprints.write(out, known)
 
 
 def _bundle(source, arguments, given):

@@ -28,7 +28,8 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--out",
-        help="folder for the figures (default: evaluation/SPLIT in the model's folder, but for a shipped one)",
+        help="folder for the figures (default: in the model's folder, but for a shipped one, evaluation/SPLIT, "
+        "with --flip evaluation/SPLIT_flip; of other data than it was trained on, evaluation/DATA/SPLIT)",
     )
     parser.add_argument(
         "--per-image", metavar="FILE.csv", help="file for a row an image: path, label, prediction, probability"
@@ -41,12 +42,12 @@ def run(arguments):
         files.check_place(arguments.per_image)
     with quiet_tensorflow():
         from keras_convmixer.exported.loaded import load
-        from keras_convmixer.inference.evaluation import evaluate
+        from keras_convmixer.inference.evaluation import evaluate, is_own
     with quiet_native_code():
         bundle = load(arguments.model, arguments.classes)
     # A model that comes with the package stays as it was shipped.
-    own = bundle.path and not shipped.is_within(bundle.path)
-    if arguments.out or own:
+    keeps = bundle.path and not shipped.is_within(bundle.path)
+    if arguments.out or keeps:
         _check_place(arguments.out, bundle.path)
     evaluation = evaluate(
         bundle,
@@ -57,8 +58,9 @@ def run(arguments):
         allow_corrupt=arguments.allow_corrupt,
         verbose=1 if sys.stderr.isatty() and not arguments.json else 0,
     )
-    if arguments.out or own:
-        out = Path(arguments.out or bundle.path / "evaluation" / evaluation.split)
+    if arguments.out or keeps:
+        of_own = is_own(bundle, arguments.data)
+        out = files.expanded(arguments.out or _place(bundle.path, evaluation, None if of_own else arguments.data))
         evaluation.save(out)
         print(f"wrote {out}/metrics.json, confusion_matrix.csv, confusion_matrix.png", file=sys.stderr)
     if arguments.per_image is not None:
@@ -68,6 +70,12 @@ def run(arguments):
         print(visible(f"skipped {name}: {reason}"), file=sys.stderr)
     print(evaluation.as_json() if arguments.json else evaluation.as_table())
     return 0
+
+
+def _place(model, evaluation, data):
+    """The folder for figures in a model's own, where neither other data's nor another way's are replaced."""
+    name = evaluation.split + ("_flip" if evaluation.test_time_flip else "")
+    return model / "evaluation" / (Path(data).resolve().name if data else "") / name
 
 
 def _check_place(out, model):

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -60,6 +59,8 @@ class _Choice:
             )
         if self.format != "tflite" and {self.author, self.license} != {NOT_STATED}:
             raise UserError(f'author and license are for format "tflite"; {self.format} has no place for them')
+        if self.format != "tflite" and not self.split:
+            raise UserError(f'split=False (--no-split) is for format "tflite": {self.format} has whole kernels')
         if self.threads is not None and self.threads < 1:
             raise UserError(f"threads must be at least 1, got {self.threads}")
         if self.format in onnx_file.NEEDS:
@@ -139,14 +140,15 @@ def export(
     choice = _Choice(format, quantize, input_type, logits, features, split, author, license, threads)
     if images < 1:
         raise UserError(f"images must be at least 1, got {images}")
+    out = files.expanded(out)
     bundle = bundles.load(model, classes)
     if is_page:
-        written.check_place(Path(out))
-    loaded.check_beside(Path(out) / choice.file_name, bundle)
+        written.check_place(out)
+    loaded.check_beside(out / choice.file_name, bundle)
     held_out = training = None
     if compare or quantize == "int8":
         held_out, training = _images(bundle, data, images, allow_corrupt)
-    report = _export(bundle, Path(out), choice, held_out if compare else None, training, tolerance)
+    report = _export(bundle, out, choice, held_out if compare else None, training, tolerance)
     if is_page:
         site.write(out, bundle, _name(bundle))
     return report

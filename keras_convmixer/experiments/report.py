@@ -83,7 +83,7 @@ def _as_measured(record, evaluation):
     """The record of a run, the figures of whose end, if it has come to it, are an evaluation's."""
     if record.metrics is None:
         return record
-    names = {field.name for field in dataclasses.fields(record.metrics)}
+    names = {field.name for field in dataclasses.fields(record.metrics)} - {"data"}  # what it was trained on stays
     found = {name: value for name, value in evaluation.summary().items() if name in names}
     found["by_class"] = evaluation.scores()
     none = dict.fromkeys(("top2", "top3", "top4", "top5"))

@@ -54,14 +54,15 @@ def evaluate(
     dataset = open_data(bundle, data, allow_corrupt=allow_corrupt)
     known = fingerprints.read(bundle.path)
     if split is None:
-        split, images, seen = _new_to(known, dataset, _is_own(data, recipe))
+        split, images, seen = _new_to(known, dataset, is_own(bundle, data))
     else:
         images = dataset.split(split)
         seen = _seen(images, known)
     model = WithMirrorImages(bundle.model) if test_time_flip else bundle.model
     meter = Meter(images, split, bundle.preprocessing, batch_size)
     evaluation = meter.measure(model, bundle.classes, verbose=verbose)
-    evaluation = dataclasses.replace(evaluation, test_time_flip=test_time_flip)
+    source = str(data or recipe.data.source)
+    evaluation = dataclasses.replace(evaluation, source=source, test_time_flip=test_time_flip)
     if known is not None:
         evaluation = dataclasses.replace(evaluation, trained_on=int(seen.sum()))
     allow_corrupt = allow_corrupt or bool(recipe and recipe.data.allow_corrupt)
@@ -95,7 +96,9 @@ def _seen(images, known):
     return np.zeros(len(images), bool) if known is None else np.isin(fingerprints.fingerprints(images), known)
 
 
-def _is_own(data, recipe):
+def is_own(bundle, data):
+    """Whether the data that a model is to be measured on is what it was trained on, as its recipe names it."""
+    recipe = _recipe(bundle)
     if data is None or recipe is None or recipe.data.source is None:
         return data is None
     return files.expanded(data).resolve() == files.expanded(recipe.data.source).resolve()

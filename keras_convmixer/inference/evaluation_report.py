@@ -35,6 +35,7 @@ class Evaluation(Tabular):
         classes: the model's class names.
         logits: float32 `(images, classes)`. labels: positions in `classes`, `(images,)`.
         skipped: (name, reason) of every image that could not be read.
+        source: the data set that the split is of, what `--data` takes; None where it is not known.
         test_time_flip: whether the logits are means over each image and its mirror image.
         trained_on: how many of the images the model has learned from, or None where that is not known.
         names: what each image is called, a path inside the data set or "digits/17"; empty where none is known.
@@ -47,6 +48,7 @@ class Evaluation(Tabular):
     labels: np.ndarray
     skipped: tuple[tuple[str, str], ...] = ()
     trained_on: int | None = None
+    source: str | None = None
     test_time_flip: bool = False
     names: tuple[str, ...] = ()
     images: EncodedImages | None = None
@@ -117,7 +119,9 @@ class Evaluation(Tabular):
         Of two to five classes every one is among the first five: top5 is 1, and top2, top3 or top4 says more.
         per_class is the recall of by_class.
         """
+        images = len(self.labels) + len(self.skipped)
         return {
+            **({} if self.source is None else {"data": {"source": self.source, "images": {self.split: images}}}),
             "split": self.split,
             "images": len(self.labels),
             "skipped": len(self.skipped),

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from keras_convmixer import bundles
 from keras_convmixer.benchmark import measure, workers
 from keras_convmixer.benchmark.forms import OURS, STOCK
 from keras_convmixer.benchmark.measure import benchmark
@@ -37,6 +38,15 @@ def test_a_form_that_fails_does_not_stop_the_others():
     assert result.fastest("m") == row
     assert any(line.split() == ["timm", "not", "installed:", "timm"] for line in result.as_table().splitlines())
     assert list(csv.DictReader(io.StringIO(result.as_csv())))[1]["error"] == "not installed: timm"
+
+
+def test_models_of_one_name_are_told_apart(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "_measured", lambda name, *_: [Row(name, "keras", {}, {}, error="not measured")])
+    for run in "ab":
+        bundles.save(bundle, tmp_path / run / "best")
+    folders = [str(tmp_path / run / "best") for run in "ab"]
+    names = [row.model for row in benchmark([*folders, bundle.model, bundle.model], classes=bundle.classes).rows]
+    assert names == [*folders, f"{bundle.model.name} (3)", f"{bundle.model.name} (4)"]
 
 
 @pytest.mark.parametrize("arguments", [{"rounds": 0}, {"images": 0}, {"seconds": 0}, {"threads": 0}])

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -33,6 +34,22 @@ def test_evaluate_prints_and_writes(run, tmp_path, capsys):
         assert image.size > (400, 400)
     assert main(["evaluate", str(run), "--split", "all", "--out", str(folder.parent / "all")]) == 0
     assert "all: 1797 images, 0 skipped" in capsys.readouterr().out
+
+
+def test_figures_of_other_data_or_made_otherwise_have_a_place_of_their_own(run, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    assert main(["evaluate", str(folder)]) == 0
+    own = (folder / "evaluation" / "validation" / "metrics.json").read_bytes()
+    data = {"source": "digits", "images": {"validation": 359}}
+    assert json.loads(own)["data"] == data
+    assert main(["evaluate", str(folder), "--flip"]) == 0
+    flipped = json.loads((folder / "evaluation" / "validation_flip" / "metrics.json").read_text())
+    assert (flipped["data"], flipped["test_time_flip"]) == (data, True)
+    photos = photographs(tmp_path / "photos", "1", "2")
+    assert main(["evaluate", str(folder), "--data", photos]) == 0
+    found = json.loads((folder / "evaluation" / "photos" / "all" / "metrics.json").read_text())
+    assert found["data"]["source"] == photos
+    assert (folder / "evaluation" / "validation" / "metrics.json").read_bytes() == own
 
 
 def test_evaluate_refuses_a_place_for_its_figures_before_all_else(run, tmp_path, capsys):

@@ -2,11 +2,12 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
 
-from keras_convmixer import list_models, load, shipped
+from keras_convmixer import evaluate, list_models, load, shipped
 from keras_convmixer.cli import main
 from keras_convmixer.variants import get_variant
 
@@ -126,6 +127,56 @@ def test_a_keras_model_keeps_its_activation_and_preprocessing(tmp_path, capsys):
         assert found["activation"] == "relu"
         np.testing.assert_allclose(found["mean"], mean)
     assert "activation" not in capsys.readouterr().err
+
+
+def test_what_a_run_has_learned_from_goes_with_its_weights(run, tmp_path, capsys):
+    for words in ([], ["--activation", "relu"]):
+        out = tmp_path / f"converted{len(words)}"
+        assert main(["convert", str(run), "--out", str(out), *words]) == 0
+        assert evaluate(out, verbose=0).split == "validation"
+        assert evaluate(out, split="all", verbose=0).trained_on == 1438
+        assert evaluate(out, "digits", verbose=0).trained_on == 0
+
+
+def test_the_model_of_a_folder_is_not_replaced_alone(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    before = (tmp_path / "run" / "model.keras").read_bytes()
+    assert main(["convert", str(run), "--activation", "relu", "--out", str(tmp_path / "run" / "model.keras")]) == 1
+    assert "is a model folder, whose other files would not be the new model's" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model.keras").read_bytes() == before
+
+
+def test_a_home_is_found(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert main(["convert", str(run), "--out", "~/converted"]) == 0
+    assert main(["convert", "~/converted", "--out", "~/model.keras"]) == 0
+    assert main(["average", "~/converted", "--out", "~/averaged", "--images", "32"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"converted", "model.keras", "averaged"}
+
+
+def test_class_names_are_for_a_folder(run, tmp_path, capsys):
+    words = ["convert", str(run), "--classes", str(tmp_path / "names"), "--out", str(tmp_path / "model.keras")]
+    assert main(words) == 1
+    assert "--classes is for a folder: model.keras holds no class names" in capsys.readouterr().err
+    assert not (tmp_path / "model.keras").exists()
+
+
+def test_a_model_without_normalisation_gets_one(tmp_path):
+    from keras_convmixer import ConvMixer, Preprocessing
+
+    model = ConvMixer(8, 1, 3, 4, include_preprocessing=False, input_shape=(8, 8, 3), num_classes=3)
+    model.save(tmp_path / "bare.keras")
+    words = ["convert", str(tmp_path / "bare.keras"), "--out", str(tmp_path / "model.keras")]
+    assert main([*words, "--mean", "0.1", "0.2", "0.3", "--std", "0.4", "0.5", "0.6"]) == 0
+    found = load(tmp_path / "model.keras", ["x", "y", "z"])
+    assert found.preprocessing == Preprocessing((8, 8), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
+    normalised = (images / 255 - np.float32([0.1, 0.2, 0.3])) / np.float32([0.4, 0.5, 0.6])
+    logits = found.model.predict(images, verbose=0)
+    expected = model.predict(normalised, verbose=0)
+    softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(softmax, expected, rtol=1e-4)
 
 
 def test_a_hostile_checkpoint_is_refused(oracles, tmp_path, monkeypatch, capsys):

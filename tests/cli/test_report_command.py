@@ -105,6 +105,7 @@ def test_made_again_it_is_measured_on_the_runs_own_data(copied, capsys):
     page = Page((copied / "report.html").read_text(encoding="utf-8"))
     assert "Measured again for this page, on digits: top-1 " in page.text
     assert page.tables == before.tables
+    assert "1,438 train, 359 validation" in page.text
 
 
 def test_made_on_other_data_it_says_so(copied, tmp_path):

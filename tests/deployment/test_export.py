@@ -310,6 +310,7 @@ def test_data_can_be_named(bundle, tmp_path):
         ({"quantize": "int8"}, "quantize 'int8' is not for saved_model, which takes none$"),
         ({"format": "onnx", "quantize": "dynamic"}, "'dynamic' is not for onnx, which takes none or int8"),
         ({"format": "onnx", "quantize": "int8", "input_type": "uint8"}, "'int8', which takes float32"),
+        ({"format": "onnx", "split": False}, 'for format "tflite": onnx has whole kernels'),
         ({"images": 0}, "images must be at least 1, got 0"),
         ({"threads": 0, "format": "tflite"}, "threads must be at least 1, got 0"),
     ],

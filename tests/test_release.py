@@ -1,6 +1,7 @@
 """The files that GitHub and PyPI read agree with pyproject.toml."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -41,6 +42,18 @@ def test_what_is_published_was_tested():
     assert jobs["test"]["uses"] == "./.github/workflows/test.yml"
     assert jobs["publish"]["needs"] == ["test", "build"]
     assert jobs["publish"]["steps"][-1]["uses"].startswith("pypa/gh-action-pypi-publish@")
+
+
+@pytest.mark.parametrize("address, published", [("github.com/OWNER/x", False), ("github.com/ada/x", True)])
+def test_nothing_is_published_that_names_a_placeholder(address, published, tmp_path):
+    (look,) = [
+        s["run"] for s in read(WORKFLOWS / "release.yml")["jobs"]["build"]["steps"] if "OWNER" in s.get("run", "")
+    ]
+    (tmp_path / "README.md").write_text(f"https://{address}")
+    for command in ("git init --quiet", "git add README.md"):
+        subprocess.run(command.split(), cwd=tmp_path, check=True)
+    done = subprocess.run(["bash", "-c", look], cwd=tmp_path, capture_output=True)
+    assert (done.returncode == 0) == published
 
 
 def test_the_site_is_of_what_is_published():

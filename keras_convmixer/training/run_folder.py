@@ -59,6 +59,7 @@ def resolved(workdir, recipe, changes, hosts, own_batches=False):
     """
 
     def own():
+        refuse_without_checkpoint(workdir)
         if recipe is None:
             return recipe_of(workdir, changes)
         if changes:
@@ -95,6 +96,21 @@ def recipe_of(workdir, overrides=()):
                 f"What may: {', '.join(sorted(_CHANGEABLE | _FREE))}"
             )
     return changed
+
+
+def refuse_without_checkpoint(workdir):
+    """Raises UserError if a folder holds what a training has learned, and nothing that it could go on from.
+
+    A run that was killed before its first checkpoint may begin again, even where its first model is written already.
+    """
+    if checkpoint.kept(workdir):
+        return
+    finished = any((workdir / name).exists() for name in ("metrics.json", "history.csv"))
+    if finished or ((workdir / "model.keras").exists() and not (workdir / FOLDER).exists()):
+        raise UserError(
+            f"{workdir} holds a model and no checkpoint to go on from; to begin anew from what it has learned, take "
+            f"another --workdir, with a recipe (--recipe) and --set model.weights={workdir}"
+        )
 
 
 def refuse_another_recipes(workdir, recipe):

@@ -14,8 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import keras_convmixer
-from keras_convmixer import Recipe
-from keras_convmixer.training import checkpoint, dtype_policy, run_folder
+from keras_convmixer import Recipe, cli
+from keras_convmixer.training import checkpoint, dtype_policy, hosts, run_folder
 
 
 def history(run):
@@ -81,7 +81,7 @@ import keras, numpy as np, tensorflow as tf
 tf.config.threading.set_inter_op_parallelism_threads(1)  # without which no two runs on a CPU are alike
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 import keras_convmixer
-from keras_convmixer import Recipe
+from keras_convmixer import Recipe, cli
 
 class Stop(keras.callbacks.Callback):
     def __init__(self, epoch, batch):
@@ -176,6 +176,30 @@ def test_refuses_a_folder_that_another_process_trains_in(small_recipe, tmp_path)
             keras_convmixer.train(small_recipe(), tmp_path, verbose=0)
     with run_folder.held(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("asked", [["--recipe", "digits"], ["--set", "training.epochs=99"], []])
+@pytest.mark.parametrize("left", ["metrics.json", "history.csv", "model.keras"])
+def test_a_model_without_checkpoints_is_left_as_it_is(tmp_path, capsys, asked, left):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    if left == "model.keras":  # as in a run's `best`, or where `average` wrote it
+        (run / "checkpoints").rmdir()
+    (run / "recipe.yaml").write_text(Recipe.load("digits").to_yaml())
+    (run / left).write_text("what was learned")
+    assert cli.main(["train", *asked, "--workdir", str(run)]) == 1
+    said = capsys.readouterr().err
+    assert f"{run} holds a model and no checkpoint to go on from; to begin anew" in said
+    assert f"--set model.weights={run}" in said
+    assert {path.name for path in run.rglob("*") if path.is_file()} == {"recipe.yaml", left}
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(small_recipe, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(small_recipe().to_yaml())
+    with run_folder.held(tmp_path):
+        (tmp_path / "model.keras").write_text("the model is written before its checkpoint")
+    for recipe in (None, small_recipe()):
+        assert run_folder.resolved(tmp_path, recipe, (), hosts.ALONE) == small_recipe()
 
 
 def test_logs_that_cannot_be_written_are_an_error_before_training(small_recipe, tmp_path):

@@ -14,7 +14,7 @@ import yaml
 from keras_convmixer import files
 from keras_convmixer.errors import UserError
 from keras_convmixer.experiments.runs import FAILED, Comparison, Run
-from keras_convmixer.recipes import Recipe
+from keras_convmixer.recipes import Recipe, list_recipes
 from keras_convmixer.recipes.recipe import yaml_mapping
 from keras_convmixer.recipes.sections import explained, section
 
@@ -48,7 +48,7 @@ class Grid:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")  # of which YAML then complains
         values = yaml_mapping(text, path, "keys: base, grid or runs, and what else a grid has")
         base = values.get("base")
-        if isinstance(base, str) and (path.parent / base).exists():
+        if isinstance(base, str) and base not in list_recipes() and (path.parent / base).exists():
             values["base"] = str(path.parent / base)
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)

@@ -101,15 +101,15 @@ def recipe_of(workdir, overrides=()):
 def refuse_without_checkpoint(workdir):
     """Raises UserError if a folder holds what a training has learned, and nothing that it could go on from.
 
-    A run that was killed before its first checkpoint may begin again, even where its first model is written already.
+    A run that was killed before its first checkpoint may begin again, also where its first model is written.
     """
     if checkpoint.kept(workdir):
         return
     finished = any((workdir / name).exists() for name in ("metrics.json", "history.csv"))
     if finished or ((workdir / "model.keras").exists() and not (workdir / FOLDER).exists()):
         raise UserError(
-            f"{workdir} holds a model and no checkpoint to go on from; to begin anew from what it has learned, take "
-            f"another --workdir, with a recipe (--recipe) and --set model.weights={workdir}"
+            f"{workdir} holds a model and no checkpoint to go on from; to begin anew from what it has learned, "
+            f"take another --workdir, with a recipe (--recipe) and --set model.weights={workdir}"
         )
 
 

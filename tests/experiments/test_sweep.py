@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import keras_convmixer
+from keras_convmixer import Recipe
 from keras_convmixer.cli import main
 from keras_convmixer.experiments.sweep import Grid
 
@@ -62,6 +63,15 @@ def test_a_base_beside_the_grid_and_data_of_ones_own(tmp_path, monkeypatch):
     assert (recipe.training.epochs, recipe.data.source) == (7, str(tmp_path / "photos"))
 
 
+def test_the_packages_own_names_go_before_folders_of_that_name(tmp_path, monkeypatch):
+    for name in ("cifar10", "digits"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "grid.yaml", base="cifar10", data="digits", set={}, grid={"training.epochs": [3]})
+    (recipe,) = Grid.load(path).recipes().values()
+    assert recipe == Recipe.load("cifar10", ["data.source=digits", "training.epochs=3"])
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -88,7 +98,9 @@ def test_a_grid_with_a_fault_is_refused_before_anything_is_trained(tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "{", "", "\x00"])
+@pytest.mark.parametrize(
+    "content", ["[1, 2]", "{", "", "\x00", "base: digits\nbase: cifar10\ngrid: {model.dim: [8]}\n"]
+)
 def test_what_is_no_grid(tmp_path, capsys, content):
     (tmp_path / "grid.yaml").write_text(content)
     assert main(["sweep", str(tmp_path / "grid.yaml"), "--workdir", str(tmp_path / "out")]) == 1

@@ -31,7 +31,7 @@ from keras_convmixer.training.hosts import SharedInterruption, here
 from keras_convmixer.training.interruption import Interruption
 from keras_convmixer.training.progress_line import watched
 from keras_convmixer.training.progressive_resizing import check, pieces, pixels, resized
-from keras_convmixer.training.sources import OwnData, RecipeData
+from keras_convmixer.training.sources import OwnData, RecipeData, own_labels_in_use
 from keras_convmixer.training.tensorboard import Pictures
 from keras_convmixer.training.validation import Validation
 
@@ -39,6 +39,7 @@ _MOST_ROLLBACKS = 3
 
 
 @stream_in_use()
+@own_labels_in_use()
 def train(
     recipe: Recipe | str | os.PathLike | None,
     workdir: str | os.PathLike,

@@ -24,6 +24,7 @@ _CHANGEABLE = {"data.source", "data.allow_corrupt", "optimizer.schedule", "optim
 _CHANGEABLE |= {f"optimizer.{key}" for key in ("learning_rate", "weight_decay", "clip_norm")}
 _CHANGEABLE |= {f"training.{key}" for key in ("epochs", "label_smoothing", "early_stopping", "class_weights")}
 _CHANGES = "changes.json"
+_LOCK, _PID = ".lock", ".pid"
 _LINKED = ("preprocessing.json", "classes.txt", "recipe.yaml", fingerprints.FILE)
 
 
@@ -34,14 +35,12 @@ def held(workdir):
     Raises:
         UserError: another process does. OSError: the folder may not be written to.
     """
-    pid = workdir / FOLDER / ".pid"
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(files.locked(workdir / FOLDER / ".lock", wait=False))
+            stack.enter_context(files.locked(workdir / FOLDER / _LOCK, wait=False))
         except TimeoutError:
-            other = pid.read_text() if pid.exists() else "unknown"
-            raise UserError(f"{workdir} is in use: process {other} trains in it; wait for it or end it") from None
-        pid.write_text(str(os.getpid()))
+            raise UserError(_used(workdir)) from None
+        (workdir / FOLDER / _PID).write_text(str(os.getpid()))
         for folder in (workdir, workdir / FOLDER, workdir / "best"):
             for left in folder.glob(".writing-*"):
                 shutil.rmtree(left, ignore_errors=True)
@@ -49,6 +48,22 @@ def held(workdir):
         with tempfile.TemporaryFile(dir=workdir / "logs" / "train"):
             pass  # it may be written to; where not, TensorFlow would say so in many words
         yield
+
+
+def in_use(workdir):
+    """What tells that a process trains in a folder, and which; None where none does."""
+    lock = workdir / FOLDER / _LOCK
+    try:
+        with files.locked(lock, wait=False) if lock.exists() else contextlib.nullcontext():
+            return None
+    except TimeoutError:
+        return _used(workdir)
+
+
+def _used(workdir):
+    pid = workdir / FOLDER / _PID
+    other = pid.read_text() if pid.exists() else "unknown"
+    return f"{workdir} is in use: process {other} trains in it; wait for it or end it"
 
 
 def resolved(workdir, recipe, changes, hosts, own_batches=False):

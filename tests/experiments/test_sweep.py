@@ -1,5 +1,6 @@
 """Sweeps: what is trained, what happens when one fails, and that they go on where they were."""
 
+import contextlib
 import os
 import re
 import signal
@@ -11,9 +12,10 @@ import pytest
 import yaml
 
 import keras_convmixer
-from keras_convmixer import Recipe
+from keras_convmixer import Recipe, files
 from keras_convmixer.cli import main
 from keras_convmixer.experiments.sweep import Grid
+from keras_convmixer.training import run_folder
 
 SMALL = {"training.epochs": 1, "training.batch_size": 128, "model.dim": 8, "model.depth": 1}
 
@@ -132,6 +134,37 @@ def test_one_that_fails_leaves_the_others_alone_and_is_tried_again(tmp_path, cap
     assert main(["sweep", str(path), "--workdir", str(tmp_path / "out")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{good} was trained by another recipe than the grid has for it now (training.epochs: 2 here, 1" in line
+
+
+def test_a_folder_that_another_sweep_trains_in_is_refused(tmp_path, capsys):
+    path, out = write(tmp_path / "grid.yaml", runs={"one": {}}), tmp_path / "out"
+    with files.locked(out / ".lock"):
+        assert main(["sweep", str(path), "--workdir", str(out)]) == 1
+    assert (
+        capsys.readouterr().err
+        == f"convmixer: {out} is in use: another sweep trains in it; wait for it or end it\n"
+    )
+    assert [file.name for file in out.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_run_that_outlived_its_sweep_is_left_alone(tmp_path, capsys, monkeypatch, when):
+    path, out = write(tmp_path / "grid.yaml", runs={"one": {}}), tmp_path / "out"
+    run = out / "one" / "seed0"
+    with contextlib.ExitStack() as stack:
+
+        def begins(*_):  # as a training does, before its first checkpoint
+            stack.enter_context(run_folder.held(run))
+            (run / "recipe.yaml").write_text("its own")
+            return 1
+
+        monkeypatch.setattr("keras_convmixer.experiments.sweep._ended", begins)
+        if when == "before":
+            begins()
+        assert main(["sweep", str(path), "--workdir", str(out)]) == 1
+        assert f"{run} is in use: process {os.getpid()} trains in it" in capsys.readouterr().err
+        assert (run / "recipe.yaml").read_text() == "its own"
+        assert not (run / "failed.txt").exists()
 
 
 def words(path, workdir):

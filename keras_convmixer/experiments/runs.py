@@ -6,10 +6,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from keras_convmixer import class_names, files
-from keras_convmixer.data import fingerprints
 from keras_convmixer.pages.record import Record
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.reports import Tabular
@@ -224,6 +221,10 @@ def other_data(one, other):
         return f"they were measured on other splits, {splits[0]} and {splits[1]}"
     if None not in (counts := _both(one, other, lambda run: run.images)) and counts[0] != counts[1]:
         return f"their data has {counts[0]:,} and {counts[1]:,} images"
+    import numpy as np
+
+    from keras_convmixer.data import fingerprints  # TensorFlow takes longer than a table of runs does
+
     known = _both(one, other, lambda run: fingerprints.read(run.path))
     if all(part is not None for part in known):
         shared = len(np.intersect1d(*known)) >= _LEAST_SHARED * min(map(len, known))

@@ -18,7 +18,7 @@ from keras_convmixer.experiments.runs import FAILED, Comparison, Run
 from keras_convmixer.recipes import Recipe, list_recipes
 from keras_convmixer.recipes.recipe import yaml_mapping
 from keras_convmixer.recipes.sections import explained, section
-from keras_convmixer.training import run_folder
+from keras_convmixer.training import run_lock
 
 Keys = dict[str, Any]
 
@@ -109,8 +109,8 @@ def sweep(grid: Grid | str | os.PathLike, workdir: str | os.PathLike) -> Compari
 
     Raises:
         UserError: the grid is not one, a run in `workdir` was trained by another recipe than the grid has for it
-            now, another sweep or a run's own process trains in `workdir`, or every run failed. OSError: a file cannot
-            be read or written.
+            now, another process trains in `workdir`, or every run failed.
+        OSError: a file cannot be read or written.
     """
     grid = grid if isinstance(grid, Grid) else Grid.load(grid)
     workdir, recipes = files.expanded(workdir), grid.recipes()
@@ -156,7 +156,7 @@ def comparison(workdir, names):
 def _prepare(recipe, folder):
     """Raises UserError if a run trains now or has another recipe. One that never began may have any."""
     _refuse_in_use(folder)
-    if (folder / "metrics.json").exists() or any((folder / "checkpoints").glob("*.safetensors")):
+    if (folder / "metrics.json").exists() or any((folder / run_lock.FOLDER).glob("*.safetensors")):
         own = Recipe.load(folder)
         if recipe.changed_from(own):
             raise UserError(
@@ -169,7 +169,7 @@ def _prepare(recipe, folder):
 
 def _refuse_in_use(folder):
     """Raises UserError if a process trains in a run's folder, as one does that outlived its sweep."""
-    if used := run_folder.in_use(folder):
+    if used := run_lock.in_use(folder):
         raise UserError(used)
 
 

@@ -17,8 +17,8 @@ import safetensors.numpy
 from keras_convmixer import files
 from keras_convmixer.errors import UserError
 from keras_convmixer.training.hosts import ALONE
+from keras_convmixer.training.run_lock import FOLDER
 
-FOLDER = "checkpoints"
 # Processes that train together look so often whether one of them was told to stop: each look waits for the others.
 _TOGETHER = 10
 

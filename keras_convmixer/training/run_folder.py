@@ -1,11 +1,9 @@
-"""The folder of a run: one training at a time, its recipe and what was changed of it, its models."""
+"""The folder of a run: its recipe and what was changed of it, its models."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from keras_convmixer.data import fingerprints
 from keras_convmixer.errors import UserError
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.training import checkpoint
-from keras_convmixer.training.checkpoint import FOLDER
+from keras_convmixer.training.run_lock import FOLDER
 
 # What makes no difference to the model, and what may change between two steps: the sizes and kinds of what a
 # checkpoint holds may not, nor which batch comes next.
@@ -24,46 +22,7 @@ _CHANGEABLE = {"data.source", "data.allow_corrupt", "optimizer.schedule", "optim
 _CHANGEABLE |= {f"optimizer.{key}" for key in ("learning_rate", "weight_decay", "clip_norm")}
 _CHANGEABLE |= {f"training.{key}" for key in ("epochs", "label_smoothing", "early_stopping", "class_weights")}
 _CHANGES = "changes.json"
-_LOCK, _PID = ".lock", ".pid"
 _LINKED = ("preprocessing.json", "classes.txt", "recipe.yaml", fingerprints.FILE)
-
-
-@contextlib.contextmanager
-def held(workdir):
-    """A context in which no other process trains in a folder. What killed ones left half-written is removed.
-
-    Raises:
-        UserError: another process does. OSError: the folder may not be written to.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.locked(workdir / FOLDER / _LOCK, wait=False))
-        except TimeoutError:
-            raise UserError(_used(workdir)) from None
-        (workdir / FOLDER / _PID).write_text(str(os.getpid()))
-        for folder in (workdir, workdir / FOLDER, workdir / "best"):
-            for left in folder.glob(".writing-*"):
-                shutil.rmtree(left, ignore_errors=True)
-        (workdir / "logs" / "train").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir / "logs" / "train"):
-            pass  # it may be written to; where not, TensorFlow would say so in many words
-        yield
-
-
-def in_use(workdir):
-    """What tells that a process trains in a folder, and which; None where none does."""
-    lock = workdir / FOLDER / _LOCK
-    try:
-        with files.locked(lock, wait=False) if lock.exists() else contextlib.nullcontext():
-            return None
-    except TimeoutError:
-        return _used(workdir)
-
-
-def _used(workdir):
-    pid = workdir / FOLDER / _PID
-    other = pid.read_text() if pid.exists() else "unknown"
-    return f"{workdir} is in use: process {other} trains in it; wait for it or end it"
 
 
 def resolved(workdir, recipe, changes, hosts, own_batches=False):

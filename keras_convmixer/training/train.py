@@ -18,7 +18,7 @@ from keras_convmixer.pages.run_page import NAME as REPORT
 from keras_convmixer.pages.run_page import run_page
 from keras_convmixer.parts import parameter_count
 from keras_convmixer.recipes import Recipe
-from keras_convmixer.training import checkpoint, distribute, dtype_policy, memory, run_folder
+from keras_convmixer.training import checkpoint, distribute, dtype_policy, memory, run_folder, run_lock
 from keras_convmixer.training.allocator import keep_freed_memory
 from keras_convmixer.training.build import build
 from keras_convmixer.training.checkpoint import Checkpoints, Rejoined
@@ -139,7 +139,7 @@ def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbos
             layer.trainable = True  # how this training went is no matter of the model that is saved
     # Only now is the folder this recipe's: what failed before this line leaves nothing in the way of another try.
     with contextlib.ExitStack() as stack:
-        hosts.from_first(lambda: stack.enter_context(run_folder.held(workdir)))
+        hosts.from_first(lambda: stack.enter_context(run_lock.held(workdir)))
         interruption = stack.enter_context(SharedInterruption(hosts) if hosts.count > 1 else Interruption())
 
         def save_model(best):

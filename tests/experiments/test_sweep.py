@@ -15,7 +15,7 @@ import keras_convmixer
 from keras_convmixer import Recipe, files
 from keras_convmixer.cli import main
 from keras_convmixer.experiments.sweep import Grid
-from keras_convmixer.training import run_folder
+from keras_convmixer.training import run_lock
 
 SMALL = {"training.epochs": 1, "training.batch_size": 128, "model.dim": 8, "model.depth": 1}
 
@@ -154,7 +154,7 @@ def test_a_run_that_outlived_its_sweep_is_left_alone(tmp_path, capsys, monkeypat
     with contextlib.ExitStack() as stack:
 
         def begins(*_):  # as a training does, before its first checkpoint
-            stack.enter_context(run_folder.held(run))
+            stack.enter_context(run_lock.held(run))
             (run / "recipe.yaml").write_text("its own")
             return 1
 

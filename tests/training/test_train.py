@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 import keras_convmixer
 from keras_convmixer import Recipe, cli
-from keras_convmixer.training import checkpoint, dtype_policy, hosts, run_folder
+from keras_convmixer.training import checkpoint, dtype_policy, hosts, run_folder, run_lock
 
 
 def history(run):
@@ -170,11 +170,11 @@ def test_goes_on_with_more_epochs_where_the_images_were_moved_to_and_records_it(
 
 def test_refuses_a_folder_that_another_process_trains_in(small_recipe, tmp_path):
     (tmp_path / ".writing-killed").mkdir()
-    with run_folder.held(tmp_path):
+    with run_lock.held(tmp_path):
         assert not (tmp_path / ".writing-killed").exists()
         with pytest.raises(ValueError, match=f"is in use: process {os.getpid()} trains in it"):
             keras_convmixer.train(small_recipe(), tmp_path, verbose=0)
-    with run_folder.held(tmp_path):
+    with run_lock.held(tmp_path):
         pass
 
 
@@ -196,7 +196,7 @@ def test_a_model_without_checkpoints_is_left_as_it_is(tmp_path, capsys, asked, l
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(small_recipe, tmp_path):
     (tmp_path / "recipe.yaml").write_text(small_recipe().to_yaml())
-    with run_folder.held(tmp_path):
+    with run_lock.held(tmp_path):
         (tmp_path / "model.keras").write_text("the model is written before its checkpoint")
     for recipe in (None, small_recipe()):
         assert run_folder.resolved(tmp_path, recipe, (), hosts.ALONE) == small_recipe()

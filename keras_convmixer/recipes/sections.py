@@ -242,7 +242,8 @@ class Training:
     """Train the head alone. "auto" does so where there is no GPU."""
     cached_crops: Positive | None = None
     """Of a frozen backbone compute the features of so many crops of each image once, and train the head on these
-    (see `keras_convmixer.training.frozen_features`). None computes them anew in every epoch."""
+    (see `keras_convmixer.training.frozen_features`), on one device and of the recipe's own data. None computes
+    them anew in every epoch."""
     progressive_resizing: tuple[tuple[Positive, Positive], ...] = ()
     """(side, epochs) pairs: begin with so many epochs on images of that side in pixels, then those of the next
     pair, at last the rest at the model's own size (see `keras_convmixer.training.progressive_resizing`)."""

@@ -16,6 +16,8 @@ from keras_convmixer import files
 from keras_convmixer.errors import UserError, did_you_mean
 from keras_convmixer.recipes.sections import Augmentation, Data, Model, Optimizer, Training, explained, section
 
+# Weights of a variant, by name.
+PUBLISHED = ("imagenet", "cifar10")
 _MOST_BASES = 10
 # A recipe has about a hundred values.
 _MOST_VALUES = 10_000
@@ -71,6 +73,15 @@ class Recipe:
     def to_json(self) -> str:
         """The same as JSON."""
         return json.dumps(pydantic.TypeAdapter(Recipe).dump_python(self, mode="json"), indent=2)
+
+    def placed(self) -> "Recipe":
+        """The same with the weights that it starts from at an absolute path, where they lie at one."""
+        weights = self.model.weights
+        if weights is None or weights in PUBLISHED or not files.expanded(weights).exists():
+            return self
+        return dataclasses.replace(
+            self, model=dataclasses.replace(self.model, weights=str(files.expanded(weights).resolve()))
+        )
 
     def flat(self) -> dict:
         """Every value by its key, as "training.epochs"."""

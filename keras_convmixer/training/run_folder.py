@@ -38,7 +38,7 @@ def resolved(workdir, recipe, changes, hosts, own_batches=False):
             return recipe_of(workdir, changes)
         if changes:
             raise TypeError("changes are for a run's own recipe: give recipe=None, or change the recipe itself")
-        given = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+        given = (recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)).placed()
         if own_batches:
             given = dataclasses.replace(given, data=dataclasses.replace(given.data, source=None))
         refuse_another_recipes(workdir, given)
@@ -62,14 +62,33 @@ def recipe_of(workdir, overrides=()):
             f"{workdir} is not the folder of a run: it has no recipe.yaml; name a recipe (--recipe), or images "
             "(--data)"
         )
-    changed = Recipe.load(path, overrides)
-    for key in changed.changed_from(Recipe.load(path)):
+    changed = Recipe.load(path, overrides).placed()
+    for key in changed.changed_from(Recipe.load(path).placed()):
         if key not in _CHANGEABLE | _FREE:
             raise UserError(
                 f"{key} may not change in the middle of a training; take another --workdir for it. "
                 f"What may: {', '.join(sorted(_CHANGEABLE | _FREE))}"
             )
     return changed
+
+
+def start(workdir, model):
+    """The `Model` that a run's model is built by: its recipe's, or one that starts from the run's own last epoch.
+
+    That is where the file or folder that it began with has gone: a checkpoint then sets all weights anyway.
+
+    Raises:
+        UserError: it has gone before an epoch was done.
+    """
+    weights = model.weights
+    progress = checkpoint.newest_progress(workdir)
+    if weights is None or not os.path.isabs(weights) or os.path.exists(weights) or not progress:
+        return model
+    if not progress.get("history"):
+        raise UserError(
+            f"{weights}, which {workdir} started from, is not there: put it back, it can go once an epoch is done"
+        )
+    return dataclasses.replace(model, weights=str(workdir))
 
 
 def refuse_without_checkpoint(workdir):
@@ -103,7 +122,7 @@ def refuse_other_images(workdir, recipe, source):
     Where its data was moved their content is compared, where it was not their names, order and classes.
     """
     if "data.source" not in recipe.changed_from(_own_recipe(workdir, recipe)):
-        written = next(filter(None, map(checkpoint.progress_of, checkpoint.kept(workdir))), {})
+        written = checkpoint.newest_progress(workdir)
         if written.get("images") not in (None, "", source.digest):
             raise UserError(
                 f"{recipe.data.source} holds other images or classes than when {workdir} was begun, and its epochs "
@@ -172,7 +191,7 @@ def _link(source, target):
 def _own_recipe(workdir, otherwise):
     """The recipe of a folder, or where it has none, another."""
     path = workdir / "recipe.yaml"
-    return Recipe.load(path) if path.exists() else otherwise
+    return Recipe.load(path).placed() if path.exists() else otherwise
 
 
 def _recorded(workdir):

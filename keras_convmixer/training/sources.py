@@ -149,7 +149,7 @@ class RecipeData:
         """Writes into a run's folder which images it learns from, with those that its first weights have seen."""
         known = [fingerprints.fingerprints(self.images)]
         start = self.recipe.model
-        if start.weights:
+        if start.weights and start.weights != "imagenet":
             folder = shipped.located(start.variant if start.weights == "cifar10" else start.weights)
             known += [fingerprints.read(folder)]
         fingerprints.write(workdir, np.concatenate([part for part in known if part is not None]))

@@ -120,7 +120,7 @@ def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbos
     chosen = Choices(**made)
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
-        bundle = build(recipe.model, source.classes, source.sample)
+        bundle = build(run_folder.start(workdir, recipe.model), source.classes, source.sample)
         plain = bundle.model
         for layer in bundle.model.layers:
             layer.trainable = layer.name == "head" or not chosen.frozen

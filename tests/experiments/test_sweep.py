@@ -63,6 +63,9 @@ def test_a_base_beside_the_grid_and_data_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (recipe,) = Grid.load(tmp_path / "grid.yaml").recipes().values()
     assert (recipe.training.epochs, recipe.data.source) == (7, str(tmp_path / "photos"))
+    write(tmp_path / "grid.yaml", set={"model.weights": "photos"}, grid={"model.dim": [8]})
+    (recipe,) = Grid.load(tmp_path / "grid.yaml").recipes().values()
+    assert recipe.model.weights == str(tmp_path / "photos")  # as `train` records it
 
 
 def test_the_packages_own_names_go_before_folders_of_that_name(tmp_path, monkeypatch):

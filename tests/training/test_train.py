@@ -14,8 +14,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import keras_convmixer
-from keras_convmixer import Recipe, cli
+from keras_convmixer import Recipe, bundles, cli
 from keras_convmixer.training import checkpoint, dtype_policy, hosts, run_folder, run_lock
+from keras_convmixer.training.build import build
 
 
 def history(run):
@@ -81,7 +82,7 @@ import keras, numpy as np, tensorflow as tf
 tf.config.threading.set_inter_op_parallelism_threads(1)  # without which no two runs on a CPU are alike
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 import keras_convmixer
-from keras_convmixer import Recipe, cli
+from keras_convmixer import Recipe, bundles, cli
 
 class Stop(keras.callbacks.Callback):
     def __init__(self, epoch, batch):
@@ -238,6 +239,31 @@ def test_refuses_the_run_of_another_recipe(small_recipe, tmp_path):
     with pytest.raises(ValueError, match=r"run of another recipe \(training.epochs: 3 here, 2 there\)"):
         keras_convmixer.train(small_recipe("training.epochs=3"), tmp_path, verbose=0)
     assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_weights_are_recorded_where_they_lie_and_are_needed_for_the_first_epoch_alone(
+    small_recipe, tmp_path, monkeypatch
+):
+    run, (here, moved) = tmp_path / "run", (tmp_path / name for name in ("start", "moved"))
+    learned = build(small_recipe().model, [str(i) for i in range(10)])
+    for folder in (here, run, tmp_path / "imagenet"):
+        bundles.save(learned, folder)
+    monkeypatch.chdir(tmp_path)
+    recipe = small_recipe("model.weights=start", "model.dim=null", "model.depth=null")
+    checkpoint.write(run / "checkpoints" / "0000-epochs-000001-steps.safetensors", {}, {"history": []})
+    resolved = run_folder.resolved(run, recipe, (), hosts.ALONE)
+    assert resolved.model.weights == str(here)
+    assert small_recipe("model.weights=imagenet").placed().model.weights == "imagenet"
+    run_folder.begin(run, resolved, checkpoint.Position([]))
+    monkeypatch.chdir(moved.parent.parent)
+    assert run_folder.start(run, run_folder.resolved(run, None, (), hosts.ALONE).model) == resolved.model
+    here.rename(moved)
+    with pytest.raises(ValueError, match=f"{here}, which {run} started from, is not there: put it back, it can go"):
+        keras_convmixer.train(None, run, verbose=0)
+    checkpoint.write(run / "checkpoints" / "0001-epochs-000000-steps.safetensors", {}, {"history": [{}]})
+    again = build(run_folder.start(run, resolved.model), learned.classes)
+    for ours, theirs in zip(again.model.get_weights(), learned.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_start_that_failed_leaves_nothing_in_the_way(small_recipe, tmp_path):

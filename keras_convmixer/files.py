@@ -122,9 +122,12 @@ def expanded(path):
 
 
 def absolute(source):
-    """What `--data` takes, so that it is found from any folder: what is no path, as a data set's name, stays."""
+    """What `--data` takes, so that it is found from any folder: what is no path, as a data set's name, stays.
+
+    So does "digits", which is the name of these wherever there is a folder of that name.
+    """
     path = expanded(source)
-    return str(path.resolve()) if path.exists() else str(source)
+    return str(path.resolve()) if path.exists() and str(source) != "digits" else str(source)
 
 
 def cache_dir():

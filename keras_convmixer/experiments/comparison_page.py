@@ -6,12 +6,11 @@ import numpy as np
 
 from keras_convmixer.data import fingerprints
 from keras_convmixer.errors import UserError
+from keras_convmixer.experiments.runs import other_data
 from keras_convmixer.pages import charts
 from keras_convmixer.pages.html import page, section, table, tag
 from keras_convmixer.pages.run_page import chart, curve, duration, source
 
-# Of the images that the smaller of two runs learned from, the other must know so many, or its data is another.
-_LEAST_SHARED = 0.05
 _CURVES = {
     "held-out accuracy": "val_accuracy",
     "held-out loss": "val_loss",
@@ -31,7 +30,7 @@ def comparison_page(found):
     """
     first, *others = found.runs
     for run in others:
-        other = _other_data(first, run)
+        other = other_data(first, run)
         if other:
             raise UserError(f"{first.path} and {run.path} cannot be compared: {other}")
     title = f"{len(found.runs)} runs compared"
@@ -93,31 +92,7 @@ def _curves(found, looks):
     return section("Curves", tag("div", drawn, class_="charts large"))
 
 
-def _other_data(one, other):
-    """What tells that two runs are not over the same data, or None."""
-    if None not in (classes := _both(one, other, lambda run: run.classes)) and classes[0] != classes[1]:
-        return "their classes are not the same"
-    if None not in (splits := _both(one, other, _split)) and splits[0] != splits[1]:
-        return f"they were measured on other splits, {splits[0]} and {splits[1]}"
-    if None not in (counts := _both(one, other, lambda run: run.images)) and counts[0] != counts[1]:
-        return f"their data has {counts[0]:,} and {counts[1]:,} images"
-    known = _both(one, other, lambda run: fingerprints.read(run.path))
-    if all(part is not None for part in known):
-        shared = len(np.intersect1d(*known)) >= _LEAST_SHARED * min(map(len, known))
-        return None if shared else "they learned from other images"
-    sources = _both(one, other, lambda run: source(run.record))
-    return None if sources[0] == sources[1] else f"their data is {sources[0]} and {sources[1]}"
-
-
 def _same_images(one, other):
     """Whether two runs learned from the same images, as far as that is known."""
-    known = _both(one, other, lambda run: fingerprints.read(run.path))
+    known = [fingerprints.read(run.path) for run in (one, other)]
     return any(part is None for part in known) or np.array_equal(*known)
-
-
-def _both(one, other, of):
-    return of(one), of(other)
-
-
-def _split(run):
-    return run.record.metrics and run.record.metrics.split

@@ -12,6 +12,8 @@ from keras_convmixer.recipes import Recipe
 from keras_convmixer.reports import Tabular
 
 FAILED = "failed.txt"
+# Of the images that the smaller of two runs learned from, the other must know so many, or its data is another.
+_LEAST_SHARED = 0.05
 _FIGURES = ("accuracy", "loss", "epochs", "parameters", "seconds", "images_per_second")
 
 
@@ -75,6 +77,11 @@ class Run:
         return class_names.read(path) if path.exists() else None
 
     @property
+    def split(self) -> str | None:
+        """The split that it was measured on; None where it has not noted that."""
+        return self.record.metrics and self.record.metrics.split
+
+    @property
     def images(self) -> int | None:
         """How many images its data has; None where it has not noted that."""
         recorded = self.record.metrics and self.record.metrics.data
@@ -100,8 +107,7 @@ class Comparison(Tabular):
         ]
 
     def _are_of_several_data_sets(self):
-        noted = ({run.images for run in self.runs}, {run.classes for run in self.runs})
-        return any(len(found - {None}) > 1 for found in noted)
+        return any(other_data(self.runs[0], run) for run in self.runs[1:])
 
     def groups(self) -> dict[tuple, list[Run]]:
         """The runs by their values of `keys`."""
@@ -205,6 +211,30 @@ def compare(folders: Iterable[str | os.PathLike]) -> Comparison:
             raise FileNotFoundError(f"{folder}: no run there (a folder with recipe.yaml, as `train` leaves it)")
         found += own
     return Comparison(tuple(map(Run.read, dict.fromkeys(found))))
+
+
+def other_data(one, other):
+    """What tells that two runs are not over the same data, wherever it lies; or None."""
+    if None not in (classes := _both(one, other, lambda run: run.classes)) and classes[0] != classes[1]:
+        return "their classes are not the same"
+    if None not in (splits := _both(one, other, lambda run: run.split)) and splits[0] != splits[1]:
+        return f"they were measured on other splits, {splits[0]} and {splits[1]}"
+    if None not in (counts := _both(one, other, lambda run: run.images)) and counts[0] != counts[1]:
+        return f"their data has {counts[0]:,} and {counts[1]:,} images"
+    import numpy as np
+
+    from keras_convmixer.data import fingerprints  # TensorFlow takes longer than a table of runs does
+
+    known = _both(one, other, lambda run: fingerprints.read(run.path))
+    if all(part is not None for part in known):
+        shared = len(np.intersect1d(*known)) >= _LEAST_SHARED * min(map(len, known))
+        return None if shared else "they learned from other images"
+    sources = _both(one, other, lambda run: run.recipe.data.source or "batches of the user's own")
+    return None if sources[0] == sources[1] else f"their data is {sources[0]} and {sources[1]}"
+
+
+def _both(one, other, of):
+    return of(one), of(other)
 
 
 def _counted(runs):

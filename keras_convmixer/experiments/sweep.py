@@ -1,5 +1,6 @@
 """Many trainings that differ in a few keys, one after another, each in a process of its own."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -14,9 +15,10 @@ import yaml
 from keras_convmixer import files
 from keras_convmixer.errors import UserError
 from keras_convmixer.experiments.runs import FAILED, Comparison, Run
-from keras_convmixer.recipes import Recipe
+from keras_convmixer.recipes import Recipe, list_recipes
 from keras_convmixer.recipes.recipe import yaml_mapping
 from keras_convmixer.recipes.sections import explained, section
+from keras_convmixer.training import run_lock
 
 Keys = dict[str, Any]
 
@@ -48,7 +50,7 @@ class Grid:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")  # of which YAML then complains
         values = yaml_mapping(text, path, "keys: base, grid or runs, and what else a grid has")
         base = values.get("base")
-        if isinstance(base, str) and (path.parent / base).exists():
+        if isinstance(base, str) and base not in list_recipes() and (path.parent / base).exists():
             values["base"] = str(path.parent / base)
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)
@@ -77,7 +79,7 @@ class Grid:
         for (name, values), seed in itertools.product(combinations.items(), seeds):
             own = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in values.items()]
             source = [] if self.data is None else [f"data.source={yaml.safe_dump(files.absolute(self.data))}"]
-            found[f"{name}/seed{seed}"] = Recipe.load(self.base, [*source, *own, f"seed={seed}"])
+            found[f"{name}/seed{seed}"] = Recipe.load(self.base, [*source, *own, f"seed={seed}"]).placed()
         return found
 
     def _combinations(self):
@@ -107,10 +109,27 @@ def sweep(grid: Grid | str | os.PathLike, workdir: str | os.PathLike) -> Compari
 
     Raises:
         UserError: the grid is not one, a run in `workdir` was trained by another recipe than the grid has for it
-            now, or every run failed. OSError: a file cannot be read or written.
+            now, another process trains in `workdir`, or every run failed.
+        OSError: a file cannot be read or written.
     """
     grid = grid if isinstance(grid, Grid) else Grid.load(grid)
     workdir, recipes = files.expanded(workdir), grid.recipes()
+    with _held(workdir):
+        return _swept(recipes, workdir)
+
+
+@contextlib.contextmanager
+def _held(workdir):
+    """A context in which no other sweep trains in a folder. Raises UserError where another does."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(workdir / ".lock", wait=False))
+        except TimeoutError:
+            raise UserError(f"{workdir} is in use: another sweep trains in it; wait for it or end it") from None
+        yield
+
+
+def _swept(recipes, workdir):
     for name, recipe in recipes.items():
         _prepare(recipe, workdir / name)
     for number, (name, recipe) in enumerate(recipes.items(), 1):
@@ -135,8 +154,9 @@ def comparison(workdir, names):
 
 
 def _prepare(recipe, folder):
-    """Raises UserError if a run has another recipe than it is to have. One that never began may have any."""
-    if (folder / "metrics.json").exists() or any((folder / "checkpoints").glob("*.safetensors")):
+    """Raises UserError if a run trains now or has another recipe. One that never began may have any."""
+    _refuse_in_use(folder)
+    if (folder / "metrics.json").exists() or any((folder / run_lock.FOLDER).glob("*.safetensors")):
         own = Recipe.load(folder)
         if recipe.changed_from(own):
             raise UserError(
@@ -145,6 +165,12 @@ def _prepare(recipe, folder):
             )
     else:
         (folder / "recipe.yaml").unlink(missing_ok=True)
+
+
+def _refuse_in_use(folder):
+    """Raises UserError if a process trains in a run's folder, as one does that outlived its sweep."""
+    if used := run_lock.in_use(folder):
+        raise UserError(used)
 
 
 def _train(recipe, folder):
@@ -159,6 +185,7 @@ def _train(recipe, folder):
     if code == 0:
         (folder / FAILED).unlink(missing_ok=True)
         return
+    _refuse_in_use(folder)
     reasons = [line.removeprefix("convmixer: ") for line in said if line.startswith("convmixer: ")]
     why = reasons[-1] if reasons else f"stopped by signal {-code}" if code < 0 else f"exit code {code}"
     if not (folder / "recipe.yaml").exists():  # it failed before it was a run

@@ -16,6 +16,8 @@ from keras_convmixer import files
 from keras_convmixer.errors import UserError, did_you_mean
 from keras_convmixer.recipes.sections import Augmentation, Data, Model, Optimizer, Training, explained, section
 
+# Weights of a variant, by name.
+PUBLISHED = ("imagenet", "cifar10")
 _MOST_BASES = 10
 # A recipe has about a hundred values.
 _MOST_VALUES = 10_000
@@ -72,6 +74,15 @@ class Recipe:
         """The same as JSON."""
         return json.dumps(pydantic.TypeAdapter(Recipe).dump_python(self, mode="json"), indent=2)
 
+    def placed(self) -> "Recipe":
+        """The same with the weights that it starts from at an absolute path, where they lie at one."""
+        weights = self.model.weights
+        if weights is None or weights in PUBLISHED or not files.expanded(weights).exists():
+            return self
+        return dataclasses.replace(
+            self, model=dataclasses.replace(self.model, weights=str(files.expanded(weights).resolve()))
+        )
+
     def flat(self) -> dict:
         """Every value by its key, as "training.epochs"."""
         return _flat(dataclasses.asdict(self))
@@ -97,14 +108,30 @@ def list_recipes() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses what YAML itself forbids and PyYAML allows: a key given twice, of which it keeps the last value."""
+
+    def compose_mapping_node(self, anchor):
+        node, given = super().compose_mapping_node(anchor), {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            first = given.setdefault((key.tag, key.value), key)
+            if first is not key:
+                lines = f"{first.start_mark.line + 1} and {key.start_mark.line + 1}"
+                raise yaml.YAMLError(f"the key {key.value!r:.200} is given twice, in lines {lines}")
+        return node
+
+
 def parsed_yaml(text):
     """The plain values in YAML text.
 
     Raises:
-        yaml.YAMLError: it is none, or has more than 10,000 values: with references, few lines make billions.
+        yaml.YAMLError: it is none, a mapping has a key twice, or there are more than 10,000 values: with
+            references, few lines make billions.
         RecursionError, ValueError: lists lie in each other too deep, or a date or number is out of range.
     """
-    values = yaml.safe_load(text)
+    values = yaml.load(text, _Loader)
     count, left = 0, [values]
     while left:
         value = left.pop()

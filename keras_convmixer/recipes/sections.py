@@ -1,6 +1,7 @@
 """What a recipe may say, section by section: the keys, their types and ranges, their defaults."""
 
 import dataclasses
+import math
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import pydantic
@@ -20,6 +21,19 @@ def _rising(pair):
     if pair[0] > pair[1]:
         raise ValueError("input should be from the least to the most")
     return pair
+
+
+def _number(value):
+    """An optimizer's argument: number, boolean or None. What is none of these is spelt out, as 1e-8 is for YAML."""
+    if not isinstance(value, str):
+        return value
+    try:
+        number = int(value) if value.strip("+- ").isdecimal() else float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("input should be a number")
+    return number
 
 
 Section = TypeVar("Section")
@@ -166,7 +180,7 @@ class Optimizer:
     name: str = "adamw"
     """PyTorch's "adamw"; "muon", which is Muon on the pointwise kernels and adamw on the rest (see
     `keras_convmixer.training.muon`); or the name of any other of Keras's optimizers, such as "sgd" or "lion"."""
-    arguments: dict[str, Any] = pydantic.Field(default_factory=dict)
+    arguments: dict[str, Annotated[Any, pydantic.AfterValidator(_number)]] = pydantic.Field(default_factory=dict)
     """Of Keras's optimizer by `name`, as {"momentum": 0.9}; of muon, `momentum` and `matrix_multiplier`; adamw has
     keys of its own here."""
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
@@ -228,7 +242,8 @@ class Training:
     """Train the head alone. "auto" does so where there is no GPU."""
     cached_crops: Positive | None = None
     """Of a frozen backbone compute the features of so many crops of each image once, and train the head on these
-    (see `keras_convmixer.training.frozen_features`). None computes them anew in every epoch."""
+    (see `keras_convmixer.training.frozen_features`), on one device and of the recipe's own data. None computes
+    them anew in every epoch."""
     progressive_resizing: tuple[tuple[Positive, Positive], ...] = ()
     """(side, epochs) pairs: begin with so many epochs on images of that side in pixels, then those of the next
     pair, at last the rest at the model's own size (see `keras_convmixer.training.progressive_resizing`)."""

@@ -7,6 +7,7 @@ from keras_convmixer.errors import UserError
 from keras_convmixer.model import ConvMixer
 from keras_convmixer.parts import architecture
 from keras_convmixer.preprocessing import Preprocessing
+from keras_convmixer.recipes.recipe import PUBLISHED
 from keras_convmixer.training.depthwise_covariance import draw_depthwise
 from keras_convmixer.training.whitened_patches import whiten
 from keras_convmixer.variants import RESAMPLED, create_model, get_variant, with_weights
@@ -78,4 +79,4 @@ def _given(recipe, names):
 
 
 def _folder(weights):
-    return weights and shipped.located(weights)
+    return None if weights in (None, *PUBLISHED) else shipped.located(weights)

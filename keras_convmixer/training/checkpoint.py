@@ -17,8 +17,8 @@ import safetensors.numpy
 from keras_convmixer import files
 from keras_convmixer.errors import UserError
 from keras_convmixer.training.hosts import ALONE
+from keras_convmixer.training.run_lock import FOLDER
 
-FOLDER = "checkpoints"
 # Processes that train together look so often whether one of them was told to stop: each look waits for the others.
 _TOGETHER = 10
 
@@ -36,7 +36,7 @@ class Position:
         step: steps done in the epoch begun; 0 at the start of one. Where these are all, it is not measured yet.
         means: the figures of these steps. seconds: what they took.
         unreadable: positions of the images that could not be read for them.
-        images: the source's `digest`, as it was written with.
+        images: the source's `digest`, as it was written with. choices: see `choices.Choices`, as a dictionary.
     """
 
     history: list
@@ -45,6 +45,7 @@ class Position:
     seconds: float = 0.0
     unreadable: list = dataclasses.field(default_factory=list)
     images: str = ""
+    choices: dict = dataclasses.field(default_factory=dict)
 
     @property
     def epoch(self):
@@ -123,6 +124,11 @@ def progress_of(path):
         return None
 
 
+def newest_progress(folder):
+    """The progress of the newest checkpoint in a run's folder that says it; an empty one where there is none."""
+    return next(filter(None, map(progress_of, kept(folder))), {})
+
+
 def _hash(arrays, text):
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for key in sorted(arrays):
@@ -151,13 +157,15 @@ class Checkpoints(keras.callbacks.Callback):
         save_model: called at the end of an epoch, before its checkpoint is written, with whether it is the best.
         interruption: an `Interruption`, which is obeyed once a step is done and written, and where an epoch begins.
         hosts: the `Hosts` that train together, of which the first reads and writes.
+        choices: the run's `Choices` as a dictionary, which are written with each.
     """
 
-    def __init__(self, folder, average, settings, source, save_model, interruption, hosts=ALONE):
+    def __init__(self, folder, average, settings, source, save_model, interruption, hosts=ALONE, choices=None):
         super().__init__()
         self.folder, self.table = Path(folder), Path(folder) / "history.csv"
         self.average, self.settings, self.source = average, settings, source
         self.save_model, self.interruption, self.hosts = save_model, interruption, hosts
+        self.choices = choices or {}
         self.start = Position([])
         self.history = self.start.history
 
@@ -260,7 +268,7 @@ class Checkpoints(keras.callbacks.Callback):
         if not all(np.isfinite(array).all() for array in floats):
             return
         name = f"{position.epoch:04d}-epochs-{position.step:06d}-steps.safetensors"
-        position = dataclasses.replace(position, images=self.source.digest)
+        position = dataclasses.replace(position, images=self.source.digest, choices=self.choices)
         write(self.folder / FOLDER / name, arrays, dataclasses.asdict(position))
         self._written = time.monotonic()
         for old in kept(self.folder)[self.settings.checkpoints_kept :]:

@@ -1,5 +1,7 @@
 """The model as a recipe trains it: its clone, optimizer, schedule and loss."""
 
+import math
+
 import keras
 
 from keras_convmixer.errors import UserError, did_you_mean
@@ -87,6 +89,11 @@ def _muon(settings, model, schedule, loss_scaling):
     unknown = settings.arguments.keys() - {"momentum", "matrix_multiplier"}
     if unknown:
         raise UserError(f"optimizer.arguments of muon are momentum and matrix_multiplier, not {sorted(unknown)[0]}")
+    for name, most in (("momentum", 1), ("matrix_multiplier", math.inf)):
+        value = settings.arguments.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < most:
+            words = f"from 0 to {most}" if most == 1 else "0 or more"
+            raise UserError(f"optimizer.arguments.{name} of muon must be a number {words}, got {value!r:.200}")
     blocks = [] if trains_head_alone(model) else parts(model).blocks
     matrices = [block.pointwise.convolution.name for block in blocks]
     return Muon(schedule, matrices=matrices, **settings.arguments, **_of_adamw(settings, model, loss_scaling))

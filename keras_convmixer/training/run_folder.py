@@ -1,11 +1,9 @@
-"""The folder of a run: one training at a time, its recipe and what was changed of it, its models."""
+"""The folder of a run: its recipe and what was changed of it, its models."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from keras_convmixer.data import fingerprints
 from keras_convmixer.errors import UserError
 from keras_convmixer.recipes import Recipe
 from keras_convmixer.training import checkpoint
-from keras_convmixer.training.checkpoint import FOLDER
+from keras_convmixer.training.run_lock import FOLDER
 
 # What makes no difference to the model, and what may change between two steps: the sizes and kinds of what a
 # checkpoint holds may not, nor which batch comes next.
@@ -27,30 +25,6 @@ _CHANGES = "changes.json"
 _LINKED = ("preprocessing.json", "classes.txt", "recipe.yaml", fingerprints.FILE)
 
 
-@contextlib.contextmanager
-def held(workdir):
-    """A context in which no other process trains in a folder. What killed ones left half-written is removed.
-
-    Raises:
-        UserError: another process does. OSError: the folder may not be written to.
-    """
-    pid = workdir / FOLDER / ".pid"
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.locked(workdir / FOLDER / ".lock", wait=False))
-        except TimeoutError:
-            other = pid.read_text() if pid.exists() else "unknown"
-            raise UserError(f"{workdir} is in use: process {other} trains in it; wait for it or end it") from None
-        pid.write_text(str(os.getpid()))
-        for folder in (workdir, workdir / FOLDER, workdir / "best"):
-            for left in folder.glob(".writing-*"):
-                shutil.rmtree(left, ignore_errors=True)
-        (workdir / "logs" / "train").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir / "logs" / "train"):
-            pass  # it may be written to; where not, TensorFlow would say so in many words
-        yield
-
-
 def resolved(workdir, recipe, changes, hosts, own_batches=False):
     """The recipe that a folder is to be trained by: see `train`. Of several processes it is that of the first.
 
@@ -59,11 +33,12 @@ def resolved(workdir, recipe, changes, hosts, own_batches=False):
     """
 
     def own():
+        refuse_without_checkpoint(workdir)
         if recipe is None:
             return recipe_of(workdir, changes)
         if changes:
             raise TypeError("changes are for a run's own recipe: give recipe=None, or change the recipe itself")
-        given = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+        given = (recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)).placed()
         if own_batches:
             given = dataclasses.replace(given, data=dataclasses.replace(given.data, source=None))
         refuse_another_recipes(workdir, given)
@@ -87,14 +62,48 @@ def recipe_of(workdir, overrides=()):
             f"{workdir} is not the folder of a run: it has no recipe.yaml; name a recipe (--recipe), or images "
             "(--data)"
         )
-    changed = Recipe.load(path, overrides)
-    for key in changed.changed_from(Recipe.load(path)):
+    changed = Recipe.load(path, overrides).placed()
+    for key in changed.changed_from(Recipe.load(path).placed()):
         if key not in _CHANGEABLE | _FREE:
             raise UserError(
                 f"{key} may not change in the middle of a training; take another --workdir for it. "
                 f"What may: {', '.join(sorted(_CHANGEABLE | _FREE))}"
             )
     return changed
+
+
+def start(workdir, model):
+    """The `Model` that a run's model is built by: its recipe's, or one that starts from the run's own last epoch.
+
+    That is where the file or folder that it began with has gone: a checkpoint then sets all weights anyway.
+
+    Raises:
+        UserError: it has gone before an epoch was done.
+    """
+    weights = model.weights
+    progress = checkpoint.newest_progress(workdir)
+    if weights is None or not os.path.isabs(weights) or os.path.exists(weights) or not progress:
+        return model
+    if not progress.get("history"):
+        raise UserError(
+            f"{weights}, which {workdir} started from, is not there: put it back, it can go once an epoch is done"
+        )
+    return dataclasses.replace(model, weights=str(workdir))
+
+
+def refuse_without_checkpoint(workdir):
+    """Raises UserError if a folder holds what a training has learned, and nothing that it could go on from.
+
+    A run that was killed before its first checkpoint may begin again, also where its first model is written.
+    """
+    if checkpoint.kept(workdir):
+        return
+    finished = any((workdir / name).exists() for name in ("metrics.json", "history.csv"))
+    if finished or ((workdir / "model.keras").exists() and not (workdir / FOLDER).exists()):
+        raise UserError(
+            f"{workdir} holds a model and no checkpoint to go on from; to begin anew from what it has learned, "
+            f"take another --workdir, with a recipe (--recipe) and --set model.weights={workdir}"
+        )
 
 
 def refuse_another_recipes(workdir, recipe):
@@ -113,7 +122,7 @@ def refuse_other_images(workdir, recipe, source):
     Where its data was moved their content is compared, where it was not their names, order and classes.
     """
     if "data.source" not in recipe.changed_from(_own_recipe(workdir, recipe)):
-        written = next(filter(None, map(checkpoint.progress_of, checkpoint.kept(workdir))), {})
+        written = checkpoint.newest_progress(workdir)
         if written.get("images") not in (None, "", source.digest):
             raise UserError(
                 f"{recipe.data.source} holds other images or classes than when {workdir} was begun, and its epochs "
@@ -182,7 +191,7 @@ def _link(source, target):
 def _own_recipe(workdir, otherwise):
     """The recipe of a folder, or where it has none, another."""
     path = workdir / "recipe.yaml"
-    return Recipe.load(path) if path.exists() else otherwise
+    return Recipe.load(path).placed() if path.exists() else otherwise
 
 
 def _recorded(workdir):

@@ -1,5 +1,6 @@
 """Where a training's batches come from, and what it is measured on: the recipe's data, or a user's own tf.data."""
 
+import contextlib
 import functools
 import hashlib
 
@@ -22,6 +23,7 @@ from keras_convmixer.training.shared_meter import SharedMeter
 
 # So many images tell how patches are distributed.
 SAMPLE = 1000
+_NO_CLASS = "data must have labels that are numbers of its classes, from 0 on: {} has others"
 
 
 class RecipeData:
@@ -147,7 +149,7 @@ class RecipeData:
         """Writes into a run's folder which images it learns from, with those that its first weights have seen."""
         known = [fingerprints.fingerprints(self.images)]
         start = self.recipe.model
-        if start.weights:
+        if start.weights and start.weights != "imagenet":
             folder = shipped.located(start.variant if start.weights == "cifar10" else start.weights)
             known += [fingerprints.read(folder)]
         fingerprints.write(workdir, np.concatenate([part for part in known if part is not None]))
@@ -170,7 +172,8 @@ class OwnData:
         recipe: a `Recipe`. data: the pair. classes: class names, in the order of the labels.
 
     Raises:
-        UserError: it is no such pair, or the length of the training data is not known.
+        UserError: it is no such pair, its labels are of another kind, the length of the training data is not known,
+            or the held-out data never ends. Labels of no class are found where they come: see `own_labels_in_use`.
     """
 
     starts_at_steps = False
@@ -203,6 +206,14 @@ class OwnData:
             spec = one.element_spec
             if not isinstance(spec, tuple) or len(spec) not in (2, 3) or spec[0].shape.rank != 4:
                 raise UserError(f"data must give batches (images (n, height, width, 3), labels), not {spec}")
+            shape, count = spec[1].shape, len(classes)
+            if not (shape.rank == 1 and spec[1].dtype.is_integer) and not (shape.rank == 2 and shape[1] == count):
+                raise UserError(
+                    f"data must have labels that are class numbers (n,), integers, or shares (n, {count}) of the "
+                    f"{count} classes, not {shape} of {spec[1].dtype.name}"
+                )
+        if data[1].cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise UserError("the held-out data never ends: leave out .repeat()")
 
     def batches(self, preprocessing, first_epoch, first_step=0):
         """The training data again and again: what differs between epochs is the user's."""
@@ -212,7 +223,9 @@ class OwnData:
             if labels.shape.rank == 2:
                 soft = tf.cast(labels, tf.float32) * (1 - share) + share / count
             else:
-                soft = soft_labels(labels, count, share)
+                known = tf.reduce_all((labels >= 0) & (tf.cast(labels, tf.int64) < count))
+                with tf.control_dependencies([tf.debugging.Assert(known, [_NO_CLASS])]):
+                    soft = soft_labels(labels, count, share)
             return (tf.cast(images, tf.float32), soft, *weights)
 
         return self.training.map(ready, tf.data.AUTOTUNE).repeat().prefetch(2)
@@ -247,6 +260,17 @@ class OwnData:
         return _OwnMeter(self.held_out)
 
 
+@contextlib.contextmanager
+def own_labels_in_use():
+    """A context, or a decorator, for Keras's use of an `OwnData`. Raises UserError for a label of no class."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if _NO_CLASS not in error.message:
+            raise
+        raise UserError(_NO_CLASS.format("the training part")) from None
+
+
 class _OwnMeter:
     """What `Meter` is, for batches that come with their labels."""
 
@@ -258,9 +282,12 @@ class _OwnMeter:
     def measure(self, model, classes, *, verbose=0):
         logits, labels = [], []
         for images, own, *_ in self._batches:
+            numbers = own.numpy().argmax(1) if own.shape.rank == 2 else own.numpy()
+            if not np.isin(numbers, range(len(classes))).all():
+                raise UserError(_NO_CLASS.format("the held-out part"))
             found = model(keras.ops.convert_to_tensor(images.numpy(), "float32"), training=False)
             logits.append(keras.ops.convert_to_numpy(found))
-            labels.append(own.numpy().argmax(1) if own.shape.rank == 2 else own.numpy())
+            labels.append(numbers)
         if not logits:
             raise UserError("the held-out data is empty")
         return Evaluation("held out", classes, np.concatenate(logits), np.concatenate(labels).astype(int))

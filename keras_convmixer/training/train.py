@@ -18,10 +18,11 @@ from keras_convmixer.pages.run_page import NAME as REPORT
 from keras_convmixer.pages.run_page import run_page
 from keras_convmixer.parts import parameter_count
 from keras_convmixer.recipes import Recipe
-from keras_convmixer.training import checkpoint, distribute, dtype_policy, memory, run_folder
+from keras_convmixer.training import checkpoint, distribute, dtype_policy, memory, run_folder, run_lock
 from keras_convmixer.training.allocator import keep_freed_memory
 from keras_convmixer.training.build import build
 from keras_convmixer.training.checkpoint import Checkpoints, Rejoined
+from keras_convmixer.training.choices import Choices, choices
 from keras_convmixer.training.compiled import compiled
 from keras_convmixer.training.divergence import LossWatch, NotFiniteError
 from keras_convmixer.training.ema import MovingAverage
@@ -31,7 +32,7 @@ from keras_convmixer.training.hosts import SharedInterruption, here
 from keras_convmixer.training.interruption import Interruption
 from keras_convmixer.training.progress_line import watched
 from keras_convmixer.training.progressive_resizing import check, pieces, pixels, resized
-from keras_convmixer.training.sources import OwnData, RecipeData
+from keras_convmixer.training.sources import OwnData, RecipeData, own_labels_in_use
 from keras_convmixer.training.tensorboard import Pictures
 from keras_convmixer.training.validation import Validation
 
@@ -39,6 +40,7 @@ _MOST_ROLLBACKS = 3
 
 
 @stream_in_use()
+@own_labels_in_use()
 def train(
     recipe: Recipe | str | os.PathLike | None,
     workdir: str | os.PathLike,
@@ -108,37 +110,37 @@ def train(
 def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbose):
     training, on_cpu = recipe.training, hardware.kind == "CPU"
     replicas = strategy.num_replicas_in_sync * hosts.devices
-    precision = hosts.from_first(lambda: dtype_policy.said(training.precision, hardware))
-    frozen = on_cpu if training.freeze_backbone == "auto" else training.freeze_backbone
     if training.batch_size % replicas:
         raise UserError(
             f"training.batch_size {training.batch_size} cannot be shared out equally over {replicas} devices"
         )
+    of_recipe = isinstance(source, RecipeData)
+    may_cache = of_recipe and replicas == 1
+    made = hosts.from_first(lambda: dataclasses.asdict(choices(workdir, training, hardware, may_cache)))
+    chosen = Choices(**made)
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
-        bundle = build(recipe.model, source.classes, source.sample)
+        bundle = build(run_folder.start(workdir, recipe.model), source.classes, source.sample)
         plain = bundle.model
         for layer in bundle.model.layers:
-            layer.trainable = layer.name == "head" or not frozen
-        of_recipe = isinstance(source, RecipeData)
-        cached = bool(frozen and training.cached_crops and replicas == 1 and of_recipe)
-        check(training, bundle, resizes=of_recipe and not cached)
-        if cached:
+            layer.trainable = layer.name == "head" or not chosen.frozen
+        check(training, bundle, resizes=of_recipe and not chosen.cached)
+        if chosen.cached:
             source = FrozenFeatures(source, bundle)
             plain = source.head
-        elif on_cpu and not frozen:  # a GPU's memory is its own, and its libraries' needs differ
-            memory.check(memory.run_bytes(recipe, bundle, precision, hosts.count))
+        elif on_cpu and not chosen.frozen:  # a GPU's memory is its own, and its libraries' needs differ
+            memory.check(memory.run_bytes(recipe, bundle, chosen.precision, hosts.count))
         # Computed apart, weights need not be equal to the bit.
         plain.set_weights(hosts.from_first_arrays(plain.get_weights))
         rollbacks = hosts.from_first(lambda: run_folder.rollbacks(workdir))
         with hosts.scope():
-            trained = compiled(_with_lower_peak(recipe, rollbacks), plain, source.steps, precision)
+            trained = compiled(_with_lower_peak(recipe, rollbacks), plain, source.steps, chosen.precision)
             average = MovingAverage(trained, training.ema) if training.ema else None
         for layer in bundle.model.layers:
             layer.trainable = True  # how this training went is no matter of the model that is saved
     # Only now is the folder this recipe's: what failed before this line leaves nothing in the way of another try.
     with contextlib.ExitStack() as stack:
-        hosts.from_first(lambda: stack.enter_context(run_folder.held(workdir)))
+        hosts.from_first(lambda: stack.enter_context(run_lock.held(workdir)))
         interruption = stack.enter_context(SharedInterruption(hosts) if hosts.count > 1 else Interruption())
 
         def save_model(best):
@@ -147,7 +149,7 @@ def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbos
             if hosts.first:
                 run_folder.save_model(bundle, workdir, best)
 
-        checkpoints = Checkpoints(workdir, average, training, source, save_model, interruption, hosts)
+        checkpoints = Checkpoints(workdir, average, training, source, save_model, interruption, hosts, made)
         start = checkpoints.resume(trained)
         hosts.from_first(lambda: run_folder.begin(workdir, recipe, start))
         meter = source.meter(bundle.preprocessing, replicas)
@@ -163,7 +165,7 @@ def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbos
                 logs = workdir / "logs"
                 last[1:1] = [keras.callbacks.TensorBoard(logs), Pictures(logs / "images", bundle, source, training)]
             work = pixels(training, bundle.preprocessing.input_size)
-            said = header(workdir, recipe, bundle, source, hardware, precision, frozen, start, hosts)
+            said = header(workdir, recipe, bundle, source, hardware, chosen, start, hosts)
             with watched(said, source, work, verbose if hosts.first else 0) as line, hosts.scope():
                 _fit(trained, bundle.preprocessing, checkpoints, training, first, [*line, *last])
             interruption.agree()
@@ -176,7 +178,7 @@ def _train(recipe, workdir, source, strategy, hosts, hardware, callbacks, verbos
             average.apply()
         plain.set_weights(trained.get_weights())
     evaluation = meter.measure(plain, bundle.classes)
-    metrics = {"epochs": len(checkpoints.history), "precision": precision, "frozen": frozen}
+    metrics = {"epochs": len(checkpoints.history), "precision": chosen.precision, "frozen": chosen.frozen}
     if training.early_stopping:
         metrics["best_epoch"] = checkpoints.best_epoch + 1
     metrics |= {"parameters": parameter_count(bundle.model)} | _made_with(hardware, hosts) | evaluation.summary()

@@ -4,12 +4,14 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import keras_convmixer
 from keras_convmixer import Recipe
 from keras_convmixer.cli import main
+from keras_convmixer.data import fingerprints
 
 
 def write_run(folder, top1=None, epochs=2, of=2, overrides=(), seconds=30.0, **figures):
@@ -42,8 +44,9 @@ def test_runs_that_differ_in_their_seed_are_one_line_with_mean_and_spread(tmp_pa
 
 
 def test_where_the_data_lies_is_no_difference(tmp_path):
-    write_run(tmp_path / "a", 0.9, overrides=["data.source=here"])
-    write_run(tmp_path / "b", 0.7, overrides=["data.source=there", "seed=1"])
+    for name, place, seed in (("a", "here", 0), ("b", "there", 1)):
+        run = write_run(tmp_path / name, 0.9, overrides=[f"data.source={place}", f"seed={seed}"])
+        fingerprints.write(run, np.arange(1, 80, dtype=np.uint64) + 10 * seed)  # each seed learns from others of it
     found = keras_convmixer.compare([tmp_path / "b", tmp_path / "a", tmp_path])
     assert [run.path.name for run in found.runs] == ["b", "a"]
     assert found.keys == []
@@ -57,6 +60,18 @@ def test_other_images_are_a_difference(tmp_path):
     found = keras_convmixer.compare([tmp_path])
     assert found.keys == ["data.source"]
     assert [row[:3] for row in cells(found)[1:]] == [["flowers", "1", "40.00 %"], ["photos", "1", "95.00 %"]]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_as_many_other_images_of_the_same_classes_are_a_difference(tmp_path, known):
+    for seed, name in enumerate(("a", "b")):
+        data = {"source": name, "images": {"train": 80, "validation": 20}}
+        run = write_run(tmp_path / name, 0.9, overrides=[f"data.source={name}", f"seed={seed}"], data=data)
+        if known:
+            fingerprints.write(run, np.arange(1, 80, dtype=np.uint64) + 1000 * seed)
+    found = keras_convmixer.compare([tmp_path])
+    assert found.keys == ["data.source"]
+    assert len(found.groups()) == 2
 
 
 def test_means_are_of_finished_runs_where_there_are_any(tmp_path):

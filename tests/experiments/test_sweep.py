@@ -1,5 +1,6 @@
 """Sweeps: what is trained, what happens when one fails, and that they go on where they were."""
 
+import contextlib
 import os
 import re
 import signal
@@ -11,8 +12,10 @@ import pytest
 import yaml
 
 import keras_convmixer
+from keras_convmixer import Recipe, files
 from keras_convmixer.cli import main
 from keras_convmixer.experiments.sweep import Grid
+from keras_convmixer.training import run_lock
 
 SMALL = {"training.epochs": 1, "training.batch_size": 128, "model.dim": 8, "model.depth": 1}
 
@@ -60,6 +63,18 @@ def test_a_base_beside_the_grid_and_data_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (recipe,) = Grid.load(tmp_path / "grid.yaml").recipes().values()
     assert (recipe.training.epochs, recipe.data.source) == (7, str(tmp_path / "photos"))
+    write(tmp_path / "grid.yaml", set={"model.weights": "photos"}, grid={"model.dim": [8]})
+    (recipe,) = Grid.load(tmp_path / "grid.yaml").recipes().values()
+    assert recipe.model.weights == str(tmp_path / "photos")  # as `train` records it
+
+
+def test_the_packages_own_names_go_before_folders_of_that_name(tmp_path, monkeypatch):
+    for name in ("cifar10", "digits"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "grid.yaml", base="cifar10", data="digits", set={}, grid={"training.epochs": [3]})
+    (recipe,) = Grid.load(path).recipes().values()
+    assert recipe == Recipe.load("cifar10", ["data.source=digits", "training.epochs=3"])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +103,9 @@ def test_a_grid_with_a_fault_is_refused_before_anything_is_trained(tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "{", "", "\x00"])
+@pytest.mark.parametrize(
+    "content", ["[1, 2]", "{", "", "\x00", "base: digits\nbase: cifar10\ngrid: {model.dim: [8]}\n"]
+)
 def test_what_is_no_grid(tmp_path, capsys, content):
     (tmp_path / "grid.yaml").write_text(content)
     assert main(["sweep", str(tmp_path / "grid.yaml"), "--workdir", str(tmp_path / "out")]) == 1
@@ -120,6 +137,37 @@ def test_one_that_fails_leaves_the_others_alone_and_is_tried_again(tmp_path, cap
     assert main(["sweep", str(path), "--workdir", str(tmp_path / "out")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{good} was trained by another recipe than the grid has for it now (training.epochs: 2 here, 1" in line
+
+
+def test_a_folder_that_another_sweep_trains_in_is_refused(tmp_path, capsys):
+    path, out = write(tmp_path / "grid.yaml", runs={"one": {}}), tmp_path / "out"
+    with files.locked(out / ".lock"):
+        assert main(["sweep", str(path), "--workdir", str(out)]) == 1
+    assert (
+        capsys.readouterr().err
+        == f"convmixer: {out} is in use: another sweep trains in it; wait for it or end it\n"
+    )
+    assert [file.name for file in out.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_run_that_outlived_its_sweep_is_left_alone(tmp_path, capsys, monkeypatch, when):
+    path, out = write(tmp_path / "grid.yaml", runs={"one": {}}), tmp_path / "out"
+    run = out / "one" / "seed0"
+    with contextlib.ExitStack() as stack:
+
+        def begins(*_):  # as a training does, before its first checkpoint
+            stack.enter_context(run_lock.held(run))
+            (run / "recipe.yaml").write_text("its own")
+            return 1
+
+        monkeypatch.setattr("keras_convmixer.experiments.sweep._ended", begins)
+        if when == "before":
+            begins()
+        assert main(["sweep", str(path), "--workdir", str(out)]) == 1
+        assert f"{run} is in use: process {os.getpid()} trains in it" in capsys.readouterr().err
+        assert (run / "recipe.yaml").read_text() == "its own"
+        assert not (run / "failed.txt").exists()
 
 
 def words(path, workdir):

@@ -80,6 +80,11 @@ def test_an_override_may_name_an_empty_section(written):
         ("- a list", "must hold sections"),
         ("", "must hold sections"),
         ("a: [", "is not YAML"),
+        (
+            "training:\n  epochs: 9\nseed: 1\ntraining:\n  batch_size: 2\n",
+            "is not YAML: the key 'training' is given twice, in lines 1 and 4",
+        ),
+        ("training: {epochs: 9, epochs: 8}", "the key 'epochs' is given twice, in lines 1 and 1"),
         ("!!python/object/apply:os.system ['touch pwned']", "is not YAML"),
     ],
 )
@@ -111,6 +116,8 @@ def test_a_long_value_is_not_repeated_in_full(written):
 def test_references_that_are_few_are_read(written):
     text = "model: {mean: &half [0.5, 0.5, 0.5], std: *half}"
     assert Recipe.load(written(text)).model.std == (0.5, 0.5, 0.5)
+    text = "model: &own {dim: 8}\noptimizer: {arguments: {<<: *own, dim: 9}}"  # what is merged is not given twice
+    assert Recipe.load(written(text)).optimizer.arguments == {"dim": 9}
 
 
 @pytest.mark.parametrize(

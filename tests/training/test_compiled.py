@@ -63,11 +63,29 @@ def test_arguments_reach_the_optimizer_and_train(small_recipe, tmp_path):
     assert keras_convmixer.Recipe.load(tmp_path / "recipe.yaml") == recipe
 
 
+def test_arguments_are_numbers_as_people_write_them(optimizer):
+    assert optimizer("optimizer.name=adam", "optimizer.arguments.epsilon=1e-8").epsilon == 1e-8
+    made = optimizer("optimizer.name=muon", "optimizer.arguments={momentum: 9e-1, matrix_multiplier: '2'}")
+    assert (made.momentum, made.matrix_multiplier) == (0.9, 2)
+
+
 @pytest.mark.parametrize(
     "overrides, message",
     [
         (["optimizer.name=sdg"], "unknown optimizer.name 'sdg'; did you mean 'sgd'"),
         (["optimizer.name=sgd", "optimizer.arguments={momentun: 0.9}"], "do not suit sgd: .*momentun"),
+        (
+            ["optimizer.name=adam", "optimizer.arguments.epsilon=tiny"],
+            "epsilon: input should be a number, got 'tiny'",
+        ),
+        (
+            ["optimizer.name=muon", "optimizer.arguments.momentum=9"],
+            "momentum of muon must be a number from 0 to 1,",
+        ),
+        (
+            ["optimizer.name=muon", "optimizer.arguments.matrix_multiplier=null"],
+            "of muon must be .* 0 or more, got N",
+        ),
         (["optimizer.arguments={momentum: 0.9}"], "adamw has keys of its own"),
         (["optimizer.name=sgd", "optimizer.layer_decay=0.9"], "are for adamw"),
         (["optimizer.warmup_epochs=1"], "one_cycle rises of itself"),

@@ -4,8 +4,10 @@ import csv
 import json
 import re
 import shutil
+import sys
 import warnings
 
+import keras
 import numpy as np
 import pytest
 from page_of import Page
@@ -13,7 +15,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import keras_convmixer
-from keras_convmixer.training import memory
+from keras_convmixer.training import dtype_policy, memory
+from keras_convmixer.training.choices import Choices, choices
 
 
 def history(run):
@@ -132,3 +135,61 @@ def test_images_that_cannot_be_read_are_counted_with_kept_features_too(start, sm
         keras_convmixer.train(recipe, tmp_path / run, verbose=0)
         metrics = json.loads((tmp_path / run / "metrics.json").read_text())
         assert (metrics["images"], metrics["skipped"]) == (16, 1)
+
+
+class Stop(keras.callbacks.Callback):
+    """Ends a training before its first step, or after it."""
+
+    def __init__(self, after=False):
+        super().__init__()
+        self.after = after
+
+    def on_train_begin(self, logs=None):
+        if not self.after:
+            raise InterruptedError
+
+    def on_train_batch_end(self, batch, logs=None):
+        raise InterruptedError
+
+
+def test_what_the_hardware_decided_stays_where_a_run_goes_on_elsewhere(frozen, tmp_path, monkeypatch, capsys):
+    settings = ["training.freeze_backbone=auto", "training.cached_crops=1", "training.checkpoint_minutes=0"]
+    for hardware in (dtype_policy.Hardware("CPU"), dtype_policy.Hardware("GPU", (8, 0))):
+        monkeypatch.setattr(dtype_policy, "hardware", lambda devices, hardware=hardware: hardware)
+        with pytest.raises(InterruptedError):
+            keras_convmixer.train(
+                frozen(*settings, "training.precision=mixed"), tmp_path, callbacks=[Stop(after=True)], verbose=2
+            )
+        said = capsys.readouterr().err
+        assert "the head alone is trained" in said
+        assert "precision  float32\n" in said
+    assert "going on after step 1 of epoch 1" in said
+    training = keras_convmixer.Recipe.load(tmp_path).training
+    with pytest.raises(ValueError, match=r"computed once \(training.cached_crops\), which takes one device of one"):
+        choices(tmp_path, training, hardware, may_cache=False)
+
+
+@pytest.mark.parametrize(
+    "freezes, devices, why",
+    [
+        ("false", None, "the whole model is trained"),
+        ("true", ["CPU:0", "CPU:1"], "it takes one device and the recipe's own data"),
+    ],
+)
+def test_where_features_are_not_kept_the_header_says_so(
+    small_recipe, tmp_path, capsys, monkeypatch, freezes, devices, why
+):
+    if devices:  # TensorFlow has started with one
+        monkeypatch.setattr(
+            sys.modules["keras_convmixer.training.train"],
+            "choices",
+            lambda *_: Choices("float32", frozen=True, cached=False),
+        )
+    recipe = small_recipe(
+        f"training.freeze_backbone={freezes}", "training.cached_crops=2", "augmentation.mixup=0.5"
+    )
+    with pytest.raises(InterruptedError):
+        keras_convmixer.train(recipe, tmp_path, callbacks=[Stop()], verbose=2)
+    assert (
+        f"features   computed in every step, training.cached_crops is not used: {why}\n" in capsys.readouterr().err
+    )

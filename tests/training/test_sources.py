@@ -11,7 +11,7 @@ from PIL import Image
 from keras_convmixer import Preprocessing
 from keras_convmixer.data.training_stream import training_batches
 from keras_convmixer.errors import UserError
-from keras_convmixer.training.sources import OwnData, RecipeData
+from keras_convmixer.training.sources import OwnData, RecipeData, own_labels_in_use
 
 PREPROCESSING = Preprocessing((8, 8), 1.0, "bilinear")
 
@@ -163,3 +163,33 @@ def test_what_own_data_must_be(small_recipe):
     for pair in ((data, [1]), (data, data, data), {data: 1, 2: 3}):
         with pytest.raises(UserError, match=r"a pair of tf\.data\.Dataset"):
             OwnData(small_recipe(), pair, "abc")
+
+
+def test_own_labels_must_be_numbers_or_shares_of_the_classes(small_recipe):
+    data, column = own(np.arange(3)), np.arange(3)[:, None]
+    for labels in (column, column.astype("float32"), np.eye(4), np.arange(3.0), np.zeros((3, 1, 3))):
+        for pair in ((own(labels), data), (data, own(labels))):
+            with pytest.raises(
+                UserError, match=r"labels that are class numbers \(n,\), .* or shares \(n, 3\) of the 3"
+            ):
+                OwnData(small_recipe(), pair, "abc")
+
+
+def test_own_held_out_data_must_end(small_recipe):
+    data = own(np.arange(3))
+    with pytest.raises(UserError, match=r"the held-out data never ends: leave out \.repeat\(\)"):
+        OwnData(small_recipe(), (data, data.repeat()), "abc")
+
+
+@pytest.mark.parametrize("labels", [np.array([1, 2, 3]), np.array([0, -1, 2], "int8")])
+def test_own_labels_of_no_class_are_noticed_where_they_come(small_recipe, labels):
+    source = OwnData(small_recipe(), (own(labels), own(labels)), "abc")
+    with pytest.raises(UserError, match="numbers of its classes, from 0 on: the held-out part has others"):
+        source.meter(PREPROCESSING, 1).measure(Logits(), source.classes)
+    trained = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    trained.compile("sgd", "mse")
+    with (
+        pytest.raises(UserError, match="numbers of its classes, from 0 on: the training part"),
+        own_labels_in_use(),
+    ):
+        trained.fit(source.batches(None, first_epoch=0), steps_per_epoch=1, shuffle=False, verbose=0)

@@ -14,8 +14,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import keras_convmixer
-from keras_convmixer import Recipe
-from keras_convmixer.training import checkpoint, dtype_policy, run_folder
+from keras_convmixer import Recipe, bundles, cli
+from keras_convmixer.training import checkpoint, dtype_policy, hosts, run_folder, run_lock
+from keras_convmixer.training.build import build
 
 
 def history(run):
@@ -81,7 +82,7 @@ import keras, numpy as np, tensorflow as tf
 tf.config.threading.set_inter_op_parallelism_threads(1)  # without which no two runs on a CPU are alike
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 import keras_convmixer
-from keras_convmixer import Recipe
+from keras_convmixer import Recipe, bundles, cli
 
 class Stop(keras.callbacks.Callback):
     def __init__(self, epoch, batch):
@@ -170,12 +171,36 @@ def test_goes_on_with_more_epochs_where_the_images_were_moved_to_and_records_it(
 
 def test_refuses_a_folder_that_another_process_trains_in(small_recipe, tmp_path):
     (tmp_path / ".writing-killed").mkdir()
-    with run_folder.held(tmp_path):
+    with run_lock.held(tmp_path):
         assert not (tmp_path / ".writing-killed").exists()
         with pytest.raises(ValueError, match=f"is in use: process {os.getpid()} trains in it"):
             keras_convmixer.train(small_recipe(), tmp_path, verbose=0)
-    with run_folder.held(tmp_path):
+    with run_lock.held(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("asked", [["--recipe", "digits"], ["--set", "training.epochs=99"], []])
+@pytest.mark.parametrize("left", ["metrics.json", "history.csv", "model.keras"])
+def test_a_model_without_checkpoints_is_left_as_it_is(tmp_path, capsys, asked, left):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    if left == "model.keras":  # as in a run's `best`, or where `average` wrote it
+        (run / "checkpoints").rmdir()
+    (run / "recipe.yaml").write_text(Recipe.load("digits").to_yaml())
+    (run / left).write_text("what was learned")
+    assert cli.main(["train", *asked, "--workdir", str(run)]) == 1
+    said = capsys.readouterr().err
+    assert f"{run} holds a model and no checkpoint to go on from; to begin anew" in said
+    assert f"--set model.weights={run}" in said
+    assert {path.name for path in run.rglob("*") if path.is_file()} == {"recipe.yaml", left}
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(small_recipe, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(small_recipe().to_yaml())
+    with run_lock.held(tmp_path):
+        (tmp_path / "model.keras").write_text("the model is written before its checkpoint")
+    for recipe in (None, small_recipe()):
+        assert run_folder.resolved(tmp_path, recipe, (), hosts.ALONE) == small_recipe()
 
 
 def test_logs_that_cannot_be_written_are_an_error_before_training(small_recipe, tmp_path):
@@ -214,6 +239,31 @@ def test_refuses_the_run_of_another_recipe(small_recipe, tmp_path):
     with pytest.raises(ValueError, match=r"run of another recipe \(training.epochs: 3 here, 2 there\)"):
         keras_convmixer.train(small_recipe("training.epochs=3"), tmp_path, verbose=0)
     assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_weights_are_recorded_where_they_lie_and_are_needed_for_the_first_epoch_alone(
+    small_recipe, tmp_path, monkeypatch
+):
+    run, (here, moved) = tmp_path / "run", (tmp_path / name for name in ("start", "moved"))
+    learned = build(small_recipe().model, [str(i) for i in range(10)])
+    for folder in (here, run, tmp_path / "imagenet"):
+        bundles.save(learned, folder)
+    monkeypatch.chdir(tmp_path)
+    recipe = small_recipe("model.weights=start", "model.dim=null", "model.depth=null")
+    checkpoint.write(run / "checkpoints" / "0000-epochs-000001-steps.safetensors", {}, {"history": []})
+    resolved = run_folder.resolved(run, recipe, (), hosts.ALONE)
+    assert resolved.model.weights == str(here)
+    assert small_recipe("model.weights=imagenet").placed().model.weights == "imagenet"
+    run_folder.begin(run, resolved, checkpoint.Position([]))
+    monkeypatch.chdir(moved.parent.parent)
+    assert run_folder.start(run, run_folder.resolved(run, None, (), hosts.ALONE).model) == resolved.model
+    here.rename(moved)
+    with pytest.raises(ValueError, match=f"{here}, which {run} started from, is not there: put it back, it can go"):
+        keras_convmixer.train(None, run, verbose=0)
+    checkpoint.write(run / "checkpoints" / "0001-epochs-000000-steps.safetensors", {}, {"history": [{}]})
+    again = build(run_folder.start(run, resolved.model), learned.classes)
+    for ours, theirs in zip(again.model.get_weights(), learned.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_start_that_failed_leaves_nothing_in_the_way(small_recipe, tmp_path):

@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import tempfile
 from pathlib import Path
@@ -141,7 +142,7 @@ def card(folder, of, metrics, histories, evaluation):
     low, high = metrics["top1_interval"]
     *_, last = histories
     seconds = sum(float(row["seconds"]) for history in histories for row in history)
-    speed = sorted(float(row["images_per_second"]) for row in last)[len(last) // 2]
+    speed = statistics.median(float(row["images_per_second"]) for row in last)
     retrain = f"convmixer train --recipe saved_models/{folder.name}/recipe.yaml --data DATA --workdir runs/again"
     how, epochs = "trained with `recipe.yaml` from random weights", f"{len(last)} epochs"
     if len(histories) == 2:

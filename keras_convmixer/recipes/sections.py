@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 import pydantic
 
 from keras_convmixer.errors import UserError, did_you_mean
-from keras_convmixer.preprocessing import INTERPOLATIONS
+from keras_convmixer.preprocessing import INTERPOLATIONS, LARGEST
 
 Fraction = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Probability = Annotated[float, pydantic.Field(ge=0, le=1)]
 Positive = Annotated[int, pydantic.Field(ge=1)]
+Side = Annotated[int, pydantic.Field(ge=1, le=LARGEST)]
 NonNegative = Annotated[float, pydantic.Field(ge=0)]
 Share = Annotated[float, pydantic.Field(gt=0, le=1)]
 Ratio = Annotated[float, pydantic.Field(gt=0)]
@@ -125,9 +126,9 @@ class Model:
     whitened_patches: bool = False
     """Whether to begin with a patch embedding that whitens the training images (see
     `keras_convmixer.training.whitened_patches`). For random weights."""
-    input_size: tuple[Positive, Positive] | None = None
+    input_size: tuple[Side, Side] | None = None
     """Height and width of the model's images, in pixels."""
-    crop: Annotated[float, pydantic.Field(gt=0, le=1)] | None = None
+    crop: Annotated[float, pydantic.Field(ge=0.01, le=1)] | None = None
     """Fraction of the resized short side that the centre crop keeps in evaluation."""
     interpolation: Literal[INTERPOLATIONS] | None = None
     """How images are resized in evaluation."""

@@ -70,8 +70,8 @@ def train(
             yet.
         callbacks: Keras's, called after this package's own: an epoch's figures have `val_loss` and `val_accuracy`
             then. `self.model` is the clone that trains (see `training_model`).
-        verbose: what is said on stderr: 0 nothing, 1 what trains (see `header`), a bar and a line an epoch, 2 the
-            same without the bar. "auto" is 1.
+        verbose: what is said on stderr: 1 what trains (see `header`), a bar and a line an epoch, 2 the same
+            without the bar, 0 none of these. Warnings are given all the same. "auto" is 1.
 
     Returns:
         The trained model's `Bundle`.

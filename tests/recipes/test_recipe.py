@@ -68,6 +68,8 @@ def test_an_override_may_name_an_empty_section(written):
         ("zzz: 1", "unknown key 'zzz'; known: seed, data"),
         ("training: {epochs: many}", "training.epochs: .* got 'many'"),
         ("training: {epochs: 0}", "training.epochs: .* greater than or equal to 1, got 0"),
+        ("model: {crop: 0.005}", "model.crop: .* greater than or equal to 0.01, got 0.005"),
+        ("model: {input_size: [20000, 32]}", "input_size: .* less than or equal to 16384, got 20000"),
         ("training: {precision: fp8}", "training.precision: .*'mixed_bfloat16'"),
         ("optimizer: {layer_decay: 0}", "optimizer.layer_decay: .* greater than 0, got 0"),
         ("optimizer: {layer_decay: 1.5}", "optimizer.layer_decay: .* less than or equal to 1, got 1.5"),

@@ -26,7 +26,7 @@ def test_every_key_has_a_description():
         ("data.validation_fraction", "0 < number < 1", "0.2"),
         ("model.dim", "integer >= 1 or null", "null"),
         ("model.interpolation", "nearest, bilinear, bicubic or null", "null"),
-        ("model.input_size", "[integer >= 1, integer >= 1] or null", "null"),
+        ("model.input_size", "[1 <= integer <= 16,384, 1 <= integer <= 16,384] or null", "null"),
         ("augmentation.flip", "0 <= number <= 1 or alternating", "0.0"),
         ("optimizer.arguments", "mapping", "{}"),
         ("optimizer.clip_norm", "number > 0 or null", "null"),

@@ -97,7 +97,7 @@ def load(
         return _read(folder, classes)
     path = files.expanded(model)
     if path.is_file() and path.suffix == ".keras":
-        if path.name == "model.keras" and (path.parent / "preprocessing.json").is_file():
+        if is_of_folder(path):
             return _read(path.parent, classes)
         return _around(load_model(path), path, classes)
     if path.exists():
@@ -129,14 +129,14 @@ def save(bundle, path, *, recipe=None, metrics=None):
         files.write_text(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
 
-def is_taken(path):
-    """Whether a model or a run lies in a folder."""
-    return any((files.expanded(path) / name).exists() for name in ("model.keras", "recipe.yaml"))
+def is_of_folder(path):
+    """Whether a .keras file is that of a model folder, and stands for it."""
+    return path.name == "model.keras" and (path.parent / "preprocessing.json").is_file()
 
 
 def check_new(path):
     """Raises UserError where a model or a run lies already, whose other files would not be the new model's."""
-    if is_taken(path):
+    if shipped.is_taken(path):
         raise UserError(f"{path} holds a model or a run already: give --out a new folder")
 
 

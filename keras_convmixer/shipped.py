@@ -60,10 +60,14 @@ def located(model):
     A folder that is called like a trained model goes before it, if it is a model's or a run's.
     """
     path = files.expanded(model)
-    is_model = any((path / name).exists() for name in ("model.keras", "recipe.yaml"))
-    if str(model) in names() and not is_model and not path.is_file():
+    if str(model) in names() and not is_taken(path) and not path.is_file():
         return folder(model)
     return path if path.is_dir() else None
+
+
+def is_taken(path):
+    """Whether a model or a run lies in a folder."""
+    return any((files.expanded(path) / name).exists() for name in ("model.keras", "recipe.yaml"))
 
 
 def is_within(path):

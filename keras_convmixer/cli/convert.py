@@ -52,7 +52,7 @@ def run(arguments):
     arguments.source = shipped.located(arguments.source) or arguments.source
     source, out = files.expanded(arguments.source), files.expanded(arguments.out)
     bundles.check_new(out)
-    if out.name == "model.keras" and (out.parent / "preprocessing.json").exists():
+    if bundles.is_of_folder(out):
         raise UserError(f"{out.parent} is a model folder, whose other files would not be the new model's")
     given = {name: getattr(arguments, name) for name in ("activation", "mean", "std") if getattr(arguments, name)}
     if arguments.input_size:

@@ -80,8 +80,6 @@ def _place(model, evaluation, data):
 
 def _check_place(out, model):
     """Raises where the figures cannot be written, or would replace those that a training left."""
-    from keras_convmixer.bundles import is_taken
-
-    if out and is_taken(out):
+    if out and shipped.is_taken(out):
         raise UserError(f"{out} is a model's own folder, whose metrics.json stays: give --out another")
     files.check_folder(out or model / "evaluation")

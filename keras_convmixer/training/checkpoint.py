@@ -1,5 +1,6 @@
 """The state of a training as one safetensors file, and the callback that keeps the last ones."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -115,18 +116,21 @@ def read(path):
     return arrays, progress
 
 
-def progress_of(path):
-    """The progress alone, which takes no time; None of a file that does not say it."""
+def read_position(path):
+    """The arrays and the `Position` that are in a checkpoint. Raises DamagedError where it is none."""
+    arrays, progress = read(path)
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            return json.loads(file.metadata()["progress"])
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
-        return None
+        return arrays, Position(**progress)
+    except TypeError:
+        raise DamagedError(f"{path} is not a checkpoint, or is damaged: it does not say how far it is") from None
 
 
 def newest_progress(folder):
-    """The progress of the newest checkpoint in a run's folder that says it; an empty one where there is none."""
-    return next(filter(None, map(progress_of, kept(folder))), {})
+    """The progress of the newest checkpoint in a run's folder that is whole; an empty one where there is none."""
+    for path in kept(folder):
+        with contextlib.suppress(DamagedError):
+            return dataclasses.asdict(read_position(path)[1])
+    return {}
 
 
 def _hash(arrays, text):
@@ -192,17 +196,13 @@ class Checkpoints(keras.callbacks.Callback):
         found = kept(self.folder)
         for path in found:
             try:
-                stored, progress = read(path)
-                Position(**progress)
-            except TypeError:
-                error = f"{path} is not a checkpoint, or is damaged: it does not say how far it is"
+                stored, position = read_position(path)
             except DamagedError as damage:
-                error = damage
+                print(f"{damage}; taking the one before", file=sys.stderr)
+                path.rename(path.with_name(f"{path.name}.damaged"))
             else:
                 arrays.update(stored)
-                return str(path), progress
-            print(f"{error}; taking the one before", file=sys.stderr)
-            path.rename(path.with_name(f"{path.name}.damaged"))
+                return str(path), dataclasses.asdict(position)
         if found:
             raise UserError(f"none of the checkpoints in {self.folder} is whole; start again in a new folder")
         return None

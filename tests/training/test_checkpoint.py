@@ -13,8 +13,12 @@ from keras_convmixer.errors import UserError
 from keras_convmixer.recipes.sections import Training
 from keras_convmixer.training import checkpoint
 from keras_convmixer.training.checkpoint import Checkpoints, Position, Rejoined
+from keras_convmixer.training.choices import choices
 from keras_convmixer.training.divergence import LossWatch
+from keras_convmixer.training.dtype_policy import Hardware
 from keras_convmixer.training.interruption import Interruption
+
+CPU = Hardware("CPU", flags=frozenset({"amx_bf16"}))
 
 
 @pytest.fixture
@@ -78,6 +82,20 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(checkpoint.DamagedError, match="not a checkpoint, or is damaged"):
             checkpoint.read(path)
+
+
+@pytest.mark.parametrize("words", [b"choices", b"precision", b"history"])
+def test_what_a_run_has_chosen_is_read_from_the_newest_that_is_whole(tmp_path, words):
+    (tmp_path / "checkpoints").mkdir()
+    for epoch, precision in enumerate(("float32", "mixed_bfloat16")):
+        chosen = {"precision": precision, "frozen": False, "cached": False}
+        progress = {"history": [{}] * epoch, "choices": chosen}
+        checkpoint.write(tmp_path / f"checkpoints/{epoch}.safetensors", {"x": np.ones(3)}, progress)
+    newest = checkpoint.kept(tmp_path)[0]
+    assert choices(tmp_path, Training(), CPU, True).precision == "mixed_bfloat16"
+    newest.write_bytes(newest.read_bytes().replace(words, words[::-1]))
+    assert choices(tmp_path, Training(), CPU, True).precision == "float32"
+    assert checkpoint.newest_progress(tmp_path)["history"] == []
 
 
 def test_metadata_without_a_key_is_one_line(tmp_path):

@@ -195,11 +195,11 @@ class Optimizer:
     decay: Literal["kernels", "all"] = "kernels"
     """Which parameters decay: "kernels" (those of two or more dimensions) or "all"."""
     beta_1: Fraction = 0.9
-    """Decay rate of adamw's first moment, also in muon."""
+    """Decay rate of the first moment. adamw and muon only."""
     beta_2: Fraction = 0.999
-    """Decay rate of adamw's second moment, also in muon."""
+    """Decay rate of the second moment. adamw and muon only."""
     epsilon: Annotated[float, pydantic.Field(gt=0)] = 1e-3
-    """Added to the root of adamw's second moment, also in muon."""
+    """Added to the root of the second moment. Of adamw and muon; another optimizer has its own."""
     clip_norm: Annotated[float, pydantic.Field(gt=0)] | None = None
     """Largest norm of the whole gradient; None does not clip."""
     backbone_multiplier: NonNegative = 1.0

@@ -6,6 +6,7 @@ import keras
 
 from keras_convmixer.errors import UserError, did_you_mean
 from keras_convmixer.parts import parts
+from keras_convmixer.recipes.sections import Optimizer
 from keras_convmixer.training import dtype_policy
 from keras_convmixer.training.accumulation import InParts
 from keras_convmixer.training.after_reduction import AfterReduction
@@ -127,6 +128,11 @@ def _of_keras(settings, model, schedule, loss_scaling):
     if (settings.backbone_multiplier, settings.layer_decay) != (1, 1):
         raise UserError(
             "optimizer.backbone_multiplier and layer_decay are for adamw and muon; give them 1, or take these"
+        )
+    if (settings.beta_1, settings.beta_2) != (Optimizer.beta_1, Optimizer.beta_2):
+        raise UserError(
+            "optimizer.beta_1 and beta_2 are for adamw and muon; what Keras's own optimizers take goes into "
+            'optimizer.arguments, as {"beta_1": 0.95}'
         )
     kind = known[settings.name.lower()]
     try:

@@ -88,6 +88,7 @@ def test_arguments_are_numbers_as_people_write_them(optimizer):
         ),
         (["optimizer.arguments={momentum: 0.9}"], "adamw has keys of its own"),
         (["optimizer.name=sgd", "optimizer.layer_decay=0.9"], "are for adamw"),
+        (["optimizer.name=lion", "optimizer.beta_1=0.95"], "beta_1 and beta_2 are for adamw and muon; .*arguments"),
         (["optimizer.warmup_epochs=1"], "one_cycle rises of itself"),
         (["optimizer.schedule=cosine", "optimizer.warmup_epochs=4"], "must be less than training.epochs 4"),
     ],

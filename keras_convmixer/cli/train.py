@@ -5,7 +5,6 @@ import json
 import sys
 from pathlib import Path
 
-from keras_convmixer import files
 from keras_convmixer.cli import launch
 from keras_convmixer.cli.quiet import quiet_tensorflow
 from keras_convmixer.cli.words import DATA_HELP, RECIPE_HELP, SET_HELP, recipe_or_default
@@ -40,8 +39,7 @@ def run(arguments):
         several = launch.asked_for(arguments)
     overrides = list(arguments.set)
     if arguments.data:
-        # The run's folder must find its data from any working directory.
-        overrides.append(f"data.source={json.dumps(files.absolute(arguments.data))}")
+        overrides.append(f"data.source={json.dumps(str(arguments.data))}")
     if arguments.on_nan:
         overrides.append(f"training.on_nan={arguments.on_nan}")
     goes_on = not arguments.data or (Path(arguments.workdir) / "recipe.yaml").exists()

@@ -78,7 +78,7 @@ class Grid:
         found = {}
         for (name, values), seed in itertools.product(combinations.items(), seeds):
             own = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in values.items()]
-            source = [] if self.data is None else [f"data.source={yaml.safe_dump(files.absolute(self.data))}"]
+            source = [] if self.data is None else [f"data.source={yaml.safe_dump(self.data)}"]
             found[f"{name}/seed{seed}"] = Recipe.load(self.base, [*source, *own, f"seed={seed}"]).placed()
         return found
 

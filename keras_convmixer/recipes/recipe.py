@@ -75,13 +75,15 @@ class Recipe:
         return json.dumps(pydantic.TypeAdapter(Recipe).dump_python(self, mode="json"), indent=2)
 
     def placed(self) -> "Recipe":
-        """The same with the weights that it starts from at an absolute path, where they lie at one."""
-        weights = self.model.weights
-        if weights is None or weights in PUBLISHED or not files.expanded(weights).exists():
-            return self
-        return dataclasses.replace(
-            self, model=dataclasses.replace(self.model, weights=str(files.expanded(weights).resolve()))
-        )
+        """The same with its images and the weights that it starts from at absolute paths, where they lie at one."""
+        placed, weights = self, self.model.weights
+        if self.data.source is not None:
+            source = files.absolute(self.data.source)
+            placed = dataclasses.replace(placed, data=dataclasses.replace(self.data, source=source))
+        if weights is not None and weights not in PUBLISHED and files.expanded(weights).exists():
+            weights = str(files.expanded(weights).resolve())
+            placed = dataclasses.replace(placed, model=dataclasses.replace(self.model, weights=weights))
+        return placed
 
     def flat(self) -> dict:
         """Every value by its key, as "training.epochs"."""

@@ -266,6 +266,17 @@ def test_weights_are_recorded_where_they_lie_and_are_needed_for_the_first_epoch_
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("source", ["photos", "~/photos"])
+def test_images_are_recorded_where_they_lie(small_recipe, tmp_path, monkeypatch, source):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    recipe = small_recipe(f"data.source={source}")
+    resolved = run_folder.resolved(tmp_path / "run", recipe, (), hosts.ALONE)
+    assert resolved.data.source == str(tmp_path / "photos")
+    assert small_recipe("data.source=digits").placed().data.source == "digits"
+
+
 def test_a_start_that_failed_leaves_nothing_in_the_way(small_recipe, tmp_path):
     with pytest.raises(OSError, match="no such file of weights"):
         keras_convmixer.train(small_recipe("model.weights=nowhere"), tmp_path / "run", verbose=0)

@@ -11,7 +11,10 @@ from keras_convmixer.errors import UserError, did_you_mean, visible
 
 @functools.cache
 def imagenet():
-    """WordNet id → names, in the order of the published 1,000-class heads."""
+    """WordNet id → names, in the order of the published 1,000-class heads.
+
+    They are WordNet's words, with one more for each of the two cranes, which are the same there.
+    """
     text = resources.files("keras_convmixer").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
     rows = (line.split("\t") for line in text.splitlines()[1:])
     return {wnid: name for _, wnid, name in rows}
@@ -52,8 +55,9 @@ def index_of(wanted, head):
 def match(found, head):
     """Positions in `head` of the classes `found` in a data set, by name.
 
-    ImageNet's classes are matched by WordNet id, since its names are not unique ("crane", "maillot"): a folder
-    called `n02510455` or `n02510455_giant_panda` is class `n02510455`. An exported file has its words instead.
+    ImageNet's classes are matched by WordNet id: a folder called `n02510455` or `n02510455_giant_panda` is class
+    `n02510455`. An exported file has its words instead, in which two classes of others' files may be the same
+    "crane".
 
     Args:
         found: class names of the data set. head: class names of the model, in the order of its outputs.

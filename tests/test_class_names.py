@@ -14,11 +14,14 @@ def test_imagenet_has_a_thousand_classes_in_the_order_of_the_heads():
     assert wordnet == sorted(wordnet)
     assert class_names.display_name("n01440764") == "tench, Tinca tinca"
     assert class_names.display_name("cat") == "cat"
+    names = set(map(class_names.display_name, wordnet))
+    assert len(names) == 1000  # each tells its class from all others, also the two cranes
+    assert class_names.display_name("n02012849") == "crane, wading bird"
 
 
 def test_imagenet_folders_match_by_wordnet_id():
     head = list(class_names.imagenet())
-    # Two classes are called crane, two maillot: names would not do.
+    # Two classes are called crane, two maillot.
     found = ["n02012849_crane", "n03126707", "n01440764_tench"]
     assert class_names.match(found, head) == [head.index("n02012849"), head.index("n03126707"), 0]
 

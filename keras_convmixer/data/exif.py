@@ -8,6 +8,8 @@ from keras_convmixer.data.graph import apart
 WITHIN = 65_536
 JPEG_MARKER, PNG_MARKER = b"Exif\0\0", b"eXIf"
 ORIENTATION_TAG = 0x0112
+# Of which orientations the stored image's rows are columns; and once these are rows, are mirrored, or upside down.
+_EXCHANGED, _MIRRORED, _REVERSED = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 
 
 def orientation(encoded, marker):
@@ -34,9 +36,6 @@ def orientation(encoded, marker):
 def upright(image, orientation):
     """The image `(height, width, channels)` turned and mirrored as its orientation asks."""
 
-    def is_one_of(*orientations):
-        return tf.reduce_any(orientation == tf.constant(orientations, tf.int64))
-
     def exchanged():
         # Gathered, since TensorFlow logs an error about oneDNN, on some processors, where it transposes integers.
         height, width, _ = tf.unstack(tf.shape(image))
@@ -45,11 +44,40 @@ def upright(image, orientation):
 
     @apart
     def turned():
-        result = tf.cond(is_one_of(5, 6, 7, 8), exchanged, lambda: image)
-        result = tf.cond(is_one_of(2, 3, 6, 7), lambda: tf.reverse(result, [1]), lambda: result)
-        return tf.cond(is_one_of(3, 4, 7, 8), lambda: tf.reverse(result, [0]), lambda: result)
+        result = tf.cond(_is_one_of(orientation, _EXCHANGED), exchanged, lambda: image)
+        result = tf.cond(_is_one_of(orientation, _MIRRORED), lambda: tf.reverse(result, [1]), lambda: result)
+        return tf.cond(_is_one_of(orientation, _REVERSED), lambda: tf.reverse(result, [0]), lambda: result)
 
     return tf.cond(orientation == 1, lambda: image, turned)
+
+
+def upright_size(size, orientation):
+    """(height, width) of an image once it is upright, of those as it is stored; or the other way round."""
+    return tf.where(_is_one_of(orientation, _EXCHANGED), size[::-1], size)
+
+
+def stored_box(box, size, orientation):
+    """Where a part of the upright image is in the image as it is stored.
+
+    Args:
+        box: (top, left, height, width) of the part in the upright image. size: (height, width) of that image.
+    """
+    mirrored, reversed_ = _is_one_of(orientation, _MIRRORED), _is_one_of(orientation, _REVERSED)
+    corner, extent = box[:2], box[2:]
+    corner = tf.where([reversed_, mirrored], size - corner - extent, corner)
+    exchanged = _is_one_of(orientation, _EXCHANGED)
+    return tf.concat([tf.where(exchanged, pair[::-1], pair) for pair in (corner, extent)], axis=0)
+
+
+def upright_box(box, size, orientation):
+    """Where a part of the image as it is stored, of that size, is in the upright image: `stored_box` undone."""
+    # A quarter turn is undone by the other one, all else by itself.
+    undone = tf.where(_is_one_of(orientation, (6, 8)), 14 - orientation, orientation)
+    return stored_box(box, size, undone)
+
+
+def _is_one_of(orientation, orientations):
+    return tf.reduce_any(orientation == tf.constant(orientations, tf.int64))
 
 
 def _read(exif):

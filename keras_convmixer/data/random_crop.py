@@ -7,13 +7,22 @@ import math
 
 import tensorflow as tf
 
-from keras_convmixer.data import decode, exif
+from keras_convmixer.data import decode
 from keras_convmixer.data.graph import apart
+from keras_convmixer.data.jpeg_part import jpeg_part
 
 TRIES = 10
 
 
-def random_resized_crop(encoded, seed, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="random"):
+def random_resized_crop(
+    encoded,
+    seed,
+    size,
+    scale=(0.08, 1.0),
+    ratio=(3 / 4, 4 / 3),
+    interpolation="random",
+    scaled_decoding=False,
+):
     """A random part of an image, resized: torchvision's RandomResizedCrop with timm's choice of interpolation.
 
     The part's area is uniform, its aspect ratio log-uniform. Of ten draws the first that fits into the image is
@@ -26,6 +35,8 @@ def random_resized_crop(encoded, seed, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 
         scale: least and greatest share of the image's area.
         ratio: least and greatest width over height.
         interpolation: "nearest", "bilinear", "bicubic", or "random" for one of the last two at even odds.
+        scaled_decoding: decode a part of a JPEG smaller where both its sides are at least four times the result's.
+            Not with "nearest".
 
     Returns:
         float32 `(*size, 3)`, whole numbers in 0–255.
@@ -35,23 +46,29 @@ def random_resized_crop(encoded, seed, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 
     """
     drawn = tf.random.stateless_uniform([2 * TRIES + 3], seed)
 
+    def choose_box(image_size):
+        return _crop_box(image_size, drawn, scale, ratio)
+
     def part_of_jpeg():
-        box = _crop_box(decode.jpeg_size(encoded), drawn, scale, ratio)
-        return tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE")
+        return jpeg_part(encoded, choose_box, size if scaled_decoding else None)
 
     @apart
     def part_of_whole():
         image = decode.decode(encoded)
-        top, left, height, width = tf.unstack(_crop_box(tf.shape(image)[:2], drawn, scale, ratio))
-        return image[top : top + height, left : left + width]
+        box = choose_box(tf.shape(image)[:2])
+        top, left, height, width = tf.unstack(box)
+        return image[top : top + height, left : left + width], box, tf.cast(box, tf.float32)
 
-    is_upright_jpeg = tf.cond(
-        decode.is_jpeg(encoded), lambda: exif.orientation(encoded, exif.JPEG_MARKER) == 1, lambda: False
-    )
-    part = tf.ensure_shape(tf.cond(is_upright_jpeg, part_of_jpeg, part_of_whole), (None, None, 3))
+    pixels, box, window = tf.cond(decode.is_jpeg(encoded), part_of_jpeg, part_of_whole)
+    pixels = tf.ensure_shape(pixels, (None, None, 3))
+    window_size, offset = size, (0, 0)
+    if scaled_decoding:
+        box = tf.cast(box, tf.float32)
+        zoom = size / box[2:]
+        window_size, offset = window[2:] * zoom, (box[:2] - window[:2]) * zoom
 
     def resized(by):
-        return tf.ensure_shape(decode.resample(part, size, (0, 0), size, by), (*size, 3))
+        return tf.ensure_shape(decode.resample(pixels, window_size, offset, size, by), (*size, 3))
 
     if interpolation == "random":
         return tf.cond(drawn[-1] < 0.5, lambda: resized("bilinear"), lambda: resized("bicubic"))

@@ -84,6 +84,7 @@ def _crop(preprocessing, recipe):
         scale=recipe.crop_scale,
         ratio=recipe.crop_ratio,
         interpolation=recipe.crop_interpolation,
+        scaled_decoding=recipe.scaled_decoding,
     )
 
 

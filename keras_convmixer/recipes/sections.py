@@ -148,6 +148,9 @@ class Augmentation:
     """Random resized crop: its width by its height, from the least to the most."""
     crop_interpolation: Literal["bilinear", "bicubic", "random"] = "bilinear"
     """How the random crop is resized; "random" is one of the two for each image."""
+    scaled_decoding: bool = False
+    """Decode a JPEG's random crop at a half, a quarter or an eighth, where that leaves its sides at least twice the
+    model's: faster for photographs of many megapixels, whose pixels then differ by a third of a grey level."""
     flip: Probability | Literal["alternating"] = 0.0
     """Probability of a horizontal flip; "alternating" shows each image mirrored in every second epoch, for even
     odds beginning with the first (arXiv 2404.00498)."""

@@ -47,3 +47,19 @@ def test_an_orientation_that_is_none_is_upright():
 def test_damaged_exif_is_never_an_error(rest, start):
     assert orientation(b"\xff\xd8\xff\xe1..Exif\0\0" + start + rest) in range(1, 9)
     assert orientation(b"\xff\xd8\xff" + rest) in range(1, 9)
+
+
+@given(st.sampled_from(range(1, 9)), st.tuples(*[st.integers(1, 6)] * 2), st.data())
+def test_a_part_of_the_upright_image_is_that_part_of_the_stored_one(asked, size, data):
+    stored = np.arange(3 * size[0] * size[1], dtype=np.int32).reshape(*size, 3)
+    asked = tf.constant(asked, tf.int64)
+    whole = exif.upright(tf.constant(stored), asked).numpy()
+    height, width = whole.shape[:2]
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    rows, columns = data.draw(st.integers(1, height - top)), data.draw(st.integers(1, width - left))
+    box = tf.constant([top, left, rows, columns])
+    assert tuple(exif.upright_size(tf.constant(size), asked).numpy()) == (height, width)
+    y, x, h, w = exif.stored_box(box, tf.constant([height, width]), asked).numpy()
+    part = exif.upright(tf.constant(stored[y : y + h, x : x + w]), asked).numpy()
+    np.testing.assert_array_equal(part, whole[top : top + rows, left : left + columns])
+    np.testing.assert_array_equal(exif.upright_box(tf.constant([y, x, h, w]), tf.constant(size), asked), box)

@@ -36,6 +36,7 @@ def pillow(encoded):
 
 
 @functools.cache
+@functools.cache  # so that it is traced once
 def graph(function, **options):
     return tf.function(functools.partial(function, **options))
 

@@ -104,7 +104,9 @@ def write(run, first, folder, of, data):
     trained = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     trained["data"]["source"] = of
     trained["parameters"] = parameter_count(keras_convmixer.load(folder).model)
-    metrics = trained | evaluation.summary() | {"test_time_flip_top1": mirrored.top(1), "tflite_top1": forms}
+    # Of the data stays what the run says: the evaluation knows where it lies here, and not what was learned from.
+    figures = evaluation.summary() | {"data": trained["data"]}
+    metrics = trained | figures | {"test_time_flip_top1": mirrored.top(1), "tflite_top1": forms}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     histories = [read(folder / name) for name in ("first_history.csv", "history.csv") if (folder / name).exists()]
     draw([row for history in histories for row in history], folder / "training_curve.png")

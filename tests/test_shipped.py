@@ -42,6 +42,14 @@ def test_its_parameters_are_counted_right(name):
 
 
 @pytest.mark.parametrize("name", shipped.names())
+def test_its_data_is_named_and_no_place_of_it(name):
+    said = json.loads((shipped.folder(name) / "metrics.json").read_text()).get("data", {})
+    assert Recipe.load(shipped.folder(name) / "recipe.yaml").data.source in ("cifar10", "digits")
+    assert said.get("source") in ("cifar10", None)
+    assert said.get("images", {}).keys() in ({"train", "test"}, set())
+
+
+@pytest.mark.parametrize("name", shipped.names())
 def test_a_name_is_its_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     by_name, by_path = keras_convmixer.load(name), keras_convmixer.load(ROOT / "saved_models" / name)

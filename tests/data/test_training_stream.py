@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import os
 
 import numpy as np
@@ -7,6 +8,7 @@ import tensorflow as tf
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.data import datasets, training_stream
+from keras_convmixer.data.encoded_images import in_memory
 from keras_convmixer.data.evaluation_stream import evaluation_batches
 from keras_convmixer.data.training_image import image_maker
 from keras_convmixer.data.training_stream import first_images, steps_per_epoch, training_batches
@@ -204,3 +206,29 @@ def test_evaluation_shows_every_image_once_in_order_with_its_index(digits):
 def test_fewer_images_than_a_batch_are_an_error(digits):
     with pytest.raises(ValueError, match="100 training images are fewer than the batch size 128"):
         steps_per_epoch(digits, 128)
+
+
+@pytest.fixture(scope="module")
+def large_jpegs():
+    rng = np.random.default_rng(0)
+    pictures = [tf.image.resize(rng.integers(0, 256, (9, 9, 3)), (160, 200), "bicubic") for _ in range(8)]
+    encoded = [tf.io.encode_jpeg(tf.cast(tf.clip_by_value(one, 0, 255), tf.uint8)).numpy() for one in pictures]
+    names = [str(i) for i in range(8)]
+    return in_memory(names, np.arange(8), names, encoded)
+
+
+def test_scaled_decoding_leaves_the_draws_of_every_epoch_seed_image_and_host_as_they_are(large_jpegs):
+    full, scaled = (Augmentation(crop_scale=(0.3, 1.0), flip=0.5, scaled_decoding=asked) for asked in (False, True))
+
+    def crops(augmentation, **arguments):
+        return batches(large_jpegs, augmentation, batch_size=8, **arguments)
+
+    found = crops(scaled)
+    for (ours, labels), (theirs, same_labels) in zip(found, crops(full), strict=True):
+        np.testing.assert_array_equal(labels, same_labels)
+        assert 0 < np.abs(ours - theirs).mean() < 1  # another crop differs by some 30
+    other = crops(scaled, seed=2)
+    by_image = [pixels[labels.argmax(1).argsort()] for pixels, labels in (*found, *other)]
+    for a, b in itertools.combinations(by_image, 2):
+        assert np.abs(a - b).mean(axis=(1, 2, 3)).min() > 2
+    assert equal(found, hosts_put_together(large_jpegs, 2, augmentation=scaled, batch_size=8))
